@@ -1,0 +1,90 @@
+# The front door. `make help` lists what there is.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+# Tests that touch the kernel run in namespaces of their own: as root or not, the machine's network is out of reach,
+# and whatever a test leaves behind ends with them. Its files lie in a folder that ends with it as well.
+SANDBOX := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && TMPDIR="$$scratch" PYTEST_DEBUG_TEMPROOT="$$scratch" \
+  unshare --user --map-root-user --mount --net --pid --fork --mount-proc --kill-child
+
+# Genuine Go flannel, to measure against: the newest module of it that Go can build by itself.
+FLANNEL_VERSION := v0.26.7
+# Its CNI plugins: bridge and host-local as of today; the flannel plugin in the newest module that has it.
+PLUGINS := github.com/containernetworking/plugins/plugins
+PLUGINS_VERSION := v1.6.2
+FLANNEL_PLUGIN_VERSION := v0.9.1
+PEERS := .cache/peers
+BENCH_ARGS ?= all --quick
+
+.PHONY: help venv check format test test-full demo peers bench bench-codec lock proto clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+venv: .venv/.ready ## prepare .venv with flanneld, flannelctl and netns-lab
+
+.venv/.ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "flanneld-py needs Python 3.11 or newer as $(PYTHON): apt-get install python3, or make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	@echo "preparing .venv (a minute when nothing is cached) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python .ci/quote_paths.py .venv/bin
+	@touch $@
+
+check: venv ## format, lint, types and unit tests; no root needed; under 30 s
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -m "not kernel and not etcd and not lab and not full"
+
+format: venv ## rewrite the code in the house format
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+test: venv ## all tests but the long ones, on a real kernel and a real etcd, in namespaces of their own
+	@unshare --user --map-root-user --net true 2>/dev/null || \
+	  { echo "this kernel lets $$(id -un) make no user namespace: run as root, or sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000" >&2; exit 1; }
+	@$(SANDBOX) $(BIN)/python -m pytest -m "not full" --cov --cov-report=term:skip-covered
+
+test-full: venv ## what takes longer than make test allows
+	@$(SANDBOX) $(BIN)/python -m pytest -m full
+
+demo: venv ## three nodes, pods on each, every pod pings every other
+	@$(BIN)/netns-lab demo
+
+peers: ## build genuine Go flannel to measure against (needs go)
+	@command -v go >/dev/null || { echo "Go is missing, which builds Go flannel: apt-get install golang-go" >&2; exit 1; }
+	@mkdir -p $(PEERS)
+	@echo "building Go flannel $(FLANNEL_VERSION) (some minutes when nothing is cached) ..."
+	@GOBIN=$(CURDIR)/$(PEERS) go install github.com/flannel-io/flannel@$(FLANNEL_VERSION)
+	@echo $(FLANNEL_VERSION) > $(PEERS)/flannel.version
+	@GOBIN=$(CURDIR)/$(PEERS)/cni go install $(PLUGINS)/meta/flannel@$(FLANNEL_PLUGIN_VERSION)
+	@GOBIN=$(CURDIR)/$(PEERS)/cni go install $(PLUGINS)/main/bridge@$(PLUGINS_VERSION) \
+	  $(PLUGINS)/ipam/host-local@$(PLUGINS_VERSION) $(PLUGINS)/meta/portmap@$(PLUGINS_VERSION)
+	@GOBIN=$(CURDIR)/$(PEERS)/cni go install github.com/containernetworking/cni/cnitool@v1.2.3
+
+bench: venv ## time this daemon, beside Go flannel after make peers (BENCH_ARGS='all' for all sizes)
+	@if [ -x $(PEERS)/flannel ]; then \
+	  $(BIN)/netns-lab bench $(BENCH_ARGS) --beside '$(PEERS)/flannel --iptables-forward-rules=false'; \
+	else \
+	  echo "this daemon alone: make peers builds Go flannel to measure it against"; \
+	  $(BIN)/netns-lab bench $(BENCH_ARGS); \
+	fi
+
+bench-codec: venv ## time the netlink codec beside pyroute2 (a minute and a half)
+	@$(SANDBOX) $(BIN)/python tests/bench/codec.py
+
+lock: ## pin and hash every dependency anew (needs uv)
+	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --all-extras --group dev pyproject.toml -o requirements.lock
+
+proto: venv ## generate the etcd messages from their .proto
+	@$(BIN)/python -m grpc_tools.protoc -Iflanneld_py/store --python_out=flanneld_py/store \
+	  --pyi_out=flanneld_py/store flanneld_py/store/etcd.proto
+
+clean: ## remove what the targets above made in this folder
+	@rm -rf .venv $(PEERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build
