@@ -1,0 +1,123 @@
+"""The kernel objects that carry packets to peers, as plain values.
+
+Each has a key, the kernel's own identity of the object; the rest is its value. Two objects of one key exclude each
+other; two that are equal need no operation.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.core.prefix import format_address
+
+if TYPE_CHECKING:
+    from flanneld_py.core.prefix import Prefix
+
+UNICAST = 1
+BLACKHOLE = 6
+UNREACHABLE = 7
+"""RTN_…: what becomes of a packet that a route matches."""
+
+PROTOCOL_KERNEL = 2
+"""RTPROT_KERNEL: a route that the kernel made for an address."""
+PROTOCOL_BOOT = 3
+"""RTPROT_BOOT: what Go flannel's routes carry."""
+PROTOCOL_FLANNELD = 119
+"""What our routes and nexthops carry."""
+
+
+class Nexthop(NamedTuple):
+    """A gateway on a device that routes name by `id`. Key: `id` (net/ipv4/nexthop.c, nh_rb_root)."""
+
+    id: int
+    family: int
+    gateway: int
+    ifindex: int
+    onlink: bool
+
+
+class Route(NamedTuple):
+    """A route of the main table. Key: `dst` and `metric`.
+
+    A unicast route has either `nexthop_id`, or `ifindex` with `gateway` (0 for none) and `onlink`. `metric` is 0 in
+    IPv4 and 1024 in IPv6, what the kernel takes when none is given.
+    """
+
+    dst: Prefix
+    metric: int
+    nexthop_id: int
+    gateway: int
+    ifindex: int
+    onlink: bool
+    protocol: int = PROTOCOL_FLANNELD
+    type: int = UNICAST
+
+
+class Neighbour(NamedTuple):
+    """A permanent neighbour. Key: `ifindex`, `family`, `address` (net/core/neighbour.c, neigh_lookup)."""
+
+    ifindex: int
+    family: int
+    address: int
+    lladdr: bytes
+
+
+class FdbEntry(NamedTuple):
+    """A vxlan forwarding entry. Key: `ifindex`, `mac` (drivers/net/vxlan, one remote for a unicast MAC)."""
+
+    ifindex: int
+    mac: bytes
+    family: int
+    remote: int
+
+
+class Kind(IntEnum):
+    """The tables, in the order in which they are written: what a later one needs stands in an earlier one.
+
+    Nothing may point at a peer that cannot be reached yet, so routes come last, and are deleted first.
+    """
+
+    FDB = 0
+    NEIGHBOUR = 1
+    NEXTHOP = 2
+    ROUTE = 3
+
+
+Entry = Nexthop | Route | Neighbour | FdbEntry
+Key = tuple[object, ...]
+
+
+_KINDS: dict[type, tuple[Kind, int]] = {
+    FdbEntry: (Kind.FDB, 2),
+    Neighbour: (Kind.NEIGHBOUR, 3),
+    Nexthop: (Kind.NEXTHOP, 1),
+    Route: (Kind.ROUTE, 2),
+}
+"""The table of each type, and how many of its first fields are its key."""
+
+
+def entry_kind(entry: Entry) -> Kind:
+    """Return the table that an object belongs to."""
+    return _KINDS[type(entry)][0]
+
+
+def entry_key(entry: Entry) -> Key:
+    """Return the kernel's identity of an object."""
+    return entry[: _KINDS[type(entry)][1]]
+
+
+def describe_entry(entry: Entry) -> str:
+    """Write an object the way `ip` and `bridge` do, devices by their index."""
+    match entry:
+        case FdbEntry():
+            return f"fdb {entry.mac.hex(':')} dst {format_address(entry.family, entry.remote)} dev {entry.ifindex}"
+        case Neighbour():
+            address = format_address(entry.family, entry.address)
+            return f"neigh {address} lladdr {entry.lladdr.hex(':')} dev {entry.ifindex}"
+        case Nexthop():
+            return f"nexthop id {entry.id} via {format_address(entry.family, entry.gateway)} dev {entry.ifindex}"
+        case Route():
+            if entry.nexthop_id:
+                return f"route {entry.dst} nhid {entry.nexthop_id}"
+            return f"route {entry.dst} via {format_address(entry.dst.family, entry.gateway)} dev {entry.ifindex}"

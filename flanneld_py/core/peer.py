@@ -1,0 +1,58 @@
+"""A remote node in one address family, and the judgement on which leases may become one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from flanneld_py.core.lease import Lease
+    from flanneld_py.core.prefix import Prefix
+
+
+class Peer(NamedTuple):
+    """A remote node in one address family: its subnet, and where and how its packets are sent.
+
+    `public_ip` is an integer of the subnet's own family; `vtep_mac` is empty where the backend has none.
+    """
+
+    subnet: Prefix
+    public_ip: int
+    vtep_mac: bytes = b""
+
+
+class Members(NamedTuple):
+    """What a lease is judged by: ourselves and the network that we share.
+
+    `underlay` holds the prefixes that our own uplink is attached to.
+    """
+
+    own_key: str
+    own_public: tuple[int | None, int | None]
+    networks: tuple[Prefix, ...]
+    own_subnets: tuple[Prefix, ...]
+    underlay: tuple[Prefix, ...]
+
+
+def refuse_foreign(lease: Lease, members: Members) -> None:
+    """Raise ValueError if a lease must not be programmed as it stands, saying why.
+
+    These are the leases that Go flannel trusts and that then take traffic away from where it belongs.
+    """
+    families = {network.family for network in members.networks}
+    for subnet in (lease.subnet, lease.ipv6_subnet):
+        # A family that the network does not have leads to no peer: leases from before it was off carry it.
+        if subnet is None or subnet.family not in families:
+            continue
+        if not any(network.contains(subnet) for network in members.networks):
+            raise ValueError(f"{subnet} lies outside the network")
+        for own in members.own_subnets:
+            if own.overlaps(subnet):
+                raise ValueError(f"{subnet} overlaps this node's own subnet {own}")
+        for attached in members.underlay:
+            if attached.overlaps(subnet):
+                raise ValueError(f"{subnet} overlaps {attached}, which this node's uplink is attached to")
+    public_ip, public_ipv6 = members.own_public
+    if lease.attrs.public_ip is not None and lease.attrs.public_ip == public_ip:
+        raise ValueError("its PublicIP is this node's own")
+    if lease.attrs.public_ipv6 is not None and lease.attrs.public_ipv6 == public_ipv6:
+        raise ValueError("its PublicIPv6 is this node's own")
