@@ -1,0 +1,121 @@
+"""The device that a backend wants, whatever its kind: made, adopted or mended.
+
+Owns the comparison of a wanted device with the one that is there. A device that only differs in what can be changed
+in place keeps its peers; one of another make is replaced, and everything on it goes with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.errors import KernelError
+from flanneld_py.kernel import address as addresses
+from flanneld_py.kernel import link as links
+from flanneld_py.kernel import netlink
+
+if TYPE_CHECKING:
+    from flanneld_py.core.prefix import Prefix
+    from flanneld_py.kernel.link import Link
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+Sysctl = tuple[tuple[str, ...], str]
+"""A setting below /proc/sys: the parts of its path, and its value."""
+
+LinkOptions = tuple[tuple[int, bytes | None], ...]
+"""Attributes of a device's kind with their payload; None stands for one that must be absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A wanted device: up, with exactly these addresses (link-local ones aside); `mtu` in bytes.
+
+    `sysctls` holds settings that it wants; to keep them is its owner's business.
+    """
+
+    name: str
+    kind: str
+    mac: bytes
+    mtu: int
+    addresses: tuple[Prefix, ...]
+    options: LinkOptions
+    sysctls: tuple[Sysctl, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EnsuredDevice:
+    """The device as it is now; `created` if it is a new one, `mended` names what was changed on the old one."""
+
+    ifindex: int
+    created: bool
+    mended: tuple[str, ...]
+
+
+def ensure_device(sock: NetlinkSocket, wanted: Device) -> EnsuredDevice:
+    """Have the wanted device in the namespace. Raises KernelError."""
+    found = links.read_link(sock, wanted.name)
+    if found is not None and not _is_same_make(found, wanted):
+        links.delete_link(sock, found.ifindex)
+        found = None
+    created = found is None
+    if found is None:
+        found = _create(sock, wanted)
+    mended = _mend_addresses(sock, found.ifindex, wanted) + _mend_link(sock, found, wanted)
+    return EnsuredDevice(found.ifindex, created, () if created else tuple(mended))
+
+
+def _is_same_make(found: Link, wanted: Device) -> bool:
+    if found.kind != wanted.kind:
+        return False
+    return all(
+        payload is None if attribute not in found.data else bytes(found.data[attribute]) == payload
+        for attribute, payload in wanted.options
+    )
+
+
+def _create(sock: NetlinkSocket, wanted: Device) -> Link:
+    data = b"".join(
+        netlink.encode_attribute(attribute, payload) for attribute, payload in wanted.options if payload is not None
+    )
+    links.create_link(
+        sock,
+        wanted.name,
+        wanted.kind,
+        data,
+        netlink.encode_attribute(links.IFLA_ADDRESS, wanted.mac),
+        netlink.encode_u32(links.IFLA_MTU, wanted.mtu),
+    )
+    created = links.read_link(sock, wanted.name)
+    if created is None:
+        raise KernelError(19, f"create device {wanted.name}", "it vanished as soon as it was made")
+    return created
+
+
+def _mend_link(sock: NetlinkSocket, found: Link, wanted: Device) -> list[str]:
+    attributes: list[bytes] = []
+    mended: list[str] = []
+    if found.mac != wanted.mac:
+        attributes.append(netlink.encode_attribute(links.IFLA_ADDRESS, wanted.mac))
+        mended.append("mac")
+    if found.mtu != wanted.mtu:
+        attributes.append(netlink.encode_u32(links.IFLA_MTU, wanted.mtu))
+        mended.append("mtu")
+    if not found.is_up:
+        mended.append("up")
+    if mended:
+        links.set_link(sock, found.ifindex, *attributes, up=True)
+    return mended
+
+
+def _mend_addresses(sock: NetlinkSocket, ifindex: int, wanted: Device) -> list[str]:
+    have = {
+        (entry.family, entry.address, entry.length): entry
+        for entry in addresses.read_addresses(sock, ifindex)
+        if entry.scope != addresses.SCOPE_LINK
+    }
+    want = {(entry.family, entry.address, entry.length) for entry in wanted.addresses}
+    for family, address, length in want - have.keys():
+        addresses.ensure_address(sock, addresses.InterfaceAddress(ifindex, family, address, length))
+    for key in have.keys() - want:
+        addresses.delete_address(sock, have[key])
+    return ["address"] if want != have.keys() else []

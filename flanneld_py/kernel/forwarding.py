@@ -1,0 +1,31 @@
+"""The settings under /proc/sys by which the kernel forwards what comes and goes through our devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.prefix import IPV4, IPV6
+
+if TYPE_CHECKING:
+    from flanneld_py.kernel.device import Sysctl
+
+_NAMES = {IPV4: "ipv4", IPV6: "ipv6"}
+
+
+def host_settings(family: int) -> Sysctl:
+    """Return the setting that makes the host forward packets of a family at all."""
+    if family == IPV4:
+        return ("net", "ipv4", "ip_forward"), "1"
+    return ("net", "ipv6", "conf", "all", "forwarding"), "1"
+
+
+def tunnel_settings(family: int, device: str) -> tuple[Sysctl, ...]:
+    """Return what a tunnel's device needs: forwarding, and no strict check of the way that a packet came.
+
+    Where a node goes without the tunnel and its peer does not yet, packets come and go by different devices for a
+    while; the strict check (rp_filter 1, which some distributions set) would drop them. The larger of the device's
+    and the host's value counts, so the loose check (2) is as lenient as a device can be.
+    """
+    conf = ("net", _NAMES[family], "conf", device)
+    settings: tuple[Sysctl, ...] = (((*conf, "forwarding"), "1"),)
+    return (*settings, ((*conf, "rp_filter"), "2")) if family == IPV4 else settings

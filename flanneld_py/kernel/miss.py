@@ -1,0 +1,109 @@
+"""L3 misses: the kernel asks user space for a neighbour, and is answered (net/core/neighbour.c, neigh_app_ns).
+
+Owns the settings that make the kernel ask, the reading of its question, and the answers. An answered neighbour lives
+only until its queued packets are on their way: what comes after follows the peer's route.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.misses import Miss
+from flanneld_py.kernel import netlink
+from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, encode_address
+from flanneld_py.kernel.neighbour import (
+    NDA_DST,
+    NDA_LLADDR,
+    NDMSG,
+    RTM_DELNEIGH,
+    RTM_GETNEIGH,
+    RTM_NEWNEIGH,
+    encode_delete_fdb,
+    encode_dump_fdb,
+    encode_replace_fdb,
+)
+from flanneld_py.kernel.netlink import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flanneld_py.core.entries import FdbEntry
+    from flanneld_py.kernel.device import Device
+    from flanneld_py.kernel.netlink import Message
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+_NUD_REACHABLE = 0x02
+_NUD_FAILED = 0x20
+_NDA_CACHEINFO = 3
+_CACHEINFO = struct.Struct("=IIII")
+_TICKS = 100
+"""USER_HZ: what the kernel counts ages in towards user space."""
+
+
+def asking(device: Device) -> Device:
+    """Return the device with the settings that make the kernel ask for its IPv4 neighbours, once, and never ARP."""
+    values = {"app_solicit": "1", "ucast_solicit": "0", "mcast_solicit": "0"}
+    settings = tuple((("net", "ipv4", "neigh", device.name, key), value) for key, value in values.items())
+    return replace(device, sysctls=device.sysctls + settings)
+
+
+def decode_miss(message: Message) -> tuple[int, Miss] | None:
+    """Read a question into the device it is about and the miss; None for another message."""
+    if message.kind != RTM_GETNEIGH:
+        return None
+    af, ifindex, _, _, _ = NDMSG.unpack_from(message.payload)
+    wanted = netlink.decode_attributes(message.payload, NDMSG.size).get(NDA_DST)
+    if af not in FAMILY_OF or wanted is None:
+        return None
+    return ifindex, Miss(FAMILY_OF[af], int.from_bytes(wanted, "big"))
+
+
+def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, is_there: bool) -> None:
+    """Have the packets that wait for these addresses sent through a tunnel, and forget the addresses again.
+
+    The kernel sends what is queued before it goes on to the next message; so a forwarding entry that is not there
+    otherwise (`is_there`) is needed no longer than that.
+    """
+    requests: list[Request] = [] if is_there else [encode_replace_fdb(through)]
+    for miss in misses:
+        lladdr = netlink.encode_attribute(NDA_LLADDR, through.mac)
+        requests += [_neighbour(through.ifindex, miss, _NUD_REACHABLE, lladdr), _forget(through.ifindex, miss)]
+    if not is_there:
+        requests.append(encode_delete_fdb(through))
+    sock.execute_batch(requests)
+
+
+def refuse(sock: NetlinkSocket, ifindex: int, misses: Sequence[Miss]) -> None:
+    """Have those who send to these addresses told that the host is unreachable, and forget the addresses again."""
+    requests: list[Request] = []
+    for miss in misses:
+        requests += [_neighbour(ifindex, miss, _NUD_FAILED, b""), _forget(ifindex, miss)]
+    sock.execute_batch(requests)
+
+
+def _neighbour(ifindex: int, miss: Miss, state: int, lladdr: bytes) -> Request:
+    wanted = netlink.encode_attribute(NDA_DST, encode_address(miss.family, miss.address))
+    payload = NDMSG.pack(AF_OF[miss.family], ifindex, state, 0, 0) + wanted + lladdr
+    return Request(RTM_NEWNEIGH, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, payload)
+
+
+def _forget(ifindex: int, miss: Miss) -> Request:
+    wanted = netlink.encode_attribute(NDA_DST, encode_address(miss.family, miss.address))
+    return Request(RTM_DELNEIGH, 0, NDMSG.pack(AF_OF[miss.family], ifindex, 0, 0, 0) + wanted)
+
+
+def read_idle_times(sock: NetlinkSocket, ifindex: int) -> dict[bytes, float]:
+    """Return for each MAC behind a vxlan device for how many seconds nothing was sent to it. Raises KernelError."""
+
+    def decode(message: Message) -> tuple[bytes, float] | None:
+        if message.kind != RTM_NEWNEIGH or NDMSG.unpack_from(message.payload)[0] != AF_BRIDGE:
+            return None
+        attributes = netlink.decode_attributes(message.payload, NDMSG.size)
+        if NDA_LLADDR not in attributes or _NDA_CACHEINFO not in attributes:
+            return None
+        _, used, _, _ = _CACHEINFO.unpack_from(attributes[_NDA_CACHEINFO])
+        return bytes(attributes[NDA_LLADDR]), used / _TICKS
+
+    return dict(sock.dump(encode_dump_fdb(ifindex), decode, "read how long peers are idle"))

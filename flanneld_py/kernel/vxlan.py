@@ -1,0 +1,58 @@
+"""The attributes of a vxlan device (include/uapi/linux/if_link.h, IFLA_VXLAN_…; RFC 7348)."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.errors import KernelError
+from flanneld_py.core.prefix import IPV4, bits
+from flanneld_py.kernel import errnos
+from flanneld_py.kernel.link import create_link
+
+if TYPE_CHECKING:
+    from flanneld_py.core.prefix import Address
+    from flanneld_py.kernel.device import LinkOptions
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+IFLA_VXLAN_ID = 1
+IFLA_VXLAN_LINK = 3
+IFLA_VXLAN_LOCAL = 4
+IFLA_VXLAN_LEARNING = 7
+IFLA_VXLAN_PORT = 15
+IFLA_VXLAN_LOCAL6 = 17
+IFLA_VXLAN_GBP = 23
+
+OVERHEAD = {4: 50, 6: 70}
+"""Bytes that encapsulation adds by the underlay's family: Ethernet 14, VXLAN 8, UDP 8, and IP 20 or 40."""
+
+
+def vxlan_options(
+    *, vni: int, port: int, learning: bool, group_policy: bool, parent: int, source: Address
+) -> LinkOptions:
+    """Return the attributes that make two vxlan devices the same tunnel end point.
+
+    `parent` is the uplink's index and `source` its address, which outer headers carry.
+    """
+    local = IFLA_VXLAN_LOCAL if source.version == IPV4 else IFLA_VXLAN_LOCAL6
+    return (
+        (IFLA_VXLAN_ID, struct.pack("=I", vni)),
+        (IFLA_VXLAN_LINK, struct.pack("=I", parent)),
+        (local, int(source).to_bytes(bits(source.version) // 8, "big")),
+        (IFLA_VXLAN_LEARNING, bytes((learning,))),
+        (IFLA_VXLAN_PORT, struct.pack("!H", port)),
+        (IFLA_VXLAN_GBP, b"" if group_policy else None),
+    )
+
+
+def has_vxlan(sock: NetlinkSocket) -> bool:
+    """Say whether this kernel has vxlan; makes no device.
+
+    A device without its required attributes is refused: as an unknown kind (EOPNOTSUPP) where vxlan is missing, else
+    for what it lacks.
+    """
+    try:
+        create_link(sock, "flannel-probe", "vxlan")
+    except KernelError as error:
+        return not errnos.is_unsupported(error)
+    raise AssertionError("unreachable: a vxlan device without a VNI is always refused")

@@ -1,0 +1,249 @@
+"""The kernel's questions and our answers, by real packets through a vxlan device to another namespace."""
+
+import errno
+import socket
+
+import pytest
+
+from flanneld_py.core.entries import FdbEntry, Kind, Neighbour, Route
+from flanneld_py.core.misses import Miss
+from flanneld_py.core.plan import Operation
+from flanneld_py.core.prefix import host_prefix, parse_interface
+from flanneld_py.kernel import dataplane, miss, sysctl
+from flanneld_py.kernel.device import Device, ensure_device
+from flanneld_py.kernel.monitor import Monitor
+from flanneld_py.kernel.vxlan import vxlan_options
+from tests.agent.on_demand_node import FAR_ADDRESS, RESOLVED, FarSide, NodeHost, Sender
+from tests.host import ADDRESS, IPV4, PERMANENT, SELF, mac, number, parse_prefix
+from tests.waiting import until, wait_until
+
+pytestmark = pytest.mark.kernel
+
+OWN_MAC, PEER_MAC = "02:00:00:00:00:01", "02:00:00:00:01:02"
+PEER = "172.30.1.2"
+NETWORK = parse_prefix("10.5.0.0/16")
+
+
+@pytest.fixture
+async def far(make_namespace):
+    side = FarSide(make_namespace())
+    side.listen()
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def host(make_namespace, far):
+    made = NodeHost(make_namespace(), far.namespace)
+    with made.namespace.entered():
+        yield made
+    made.close()
+
+
+def wanted(host, name="flannel.1", vni=1, base="10.5.1.0"):
+    options = vxlan_options(
+        vni=vni,
+        port=8472 + vni - 1,
+        learning=False,
+        group_policy=False,
+        parent=host.uplink,
+        source=parse_interface(f"{ADDRESS}/16")[0],
+    )
+    address = host_prefix(parse_interface(f"{base}/24")[0])
+    return miss.asking(Device(name, "vxlan", mac(OWN_MAC), 1450, (address,), options, ()))
+
+
+def make_asking(host, network=NETWORK, **keys):
+    device = wanted(host, **keys)
+    ifindex = ensure_device(host.sock, device).ifindex
+    for path, value in device.sysctls:
+        sysctl.ensure_sysctl(value, *path)
+    route = Route(network, 0, 0, 0, ifindex, onlink=False)
+    assert dataplane.apply_batch(host.sock, [Operation(Kind.ROUTE, False, route)]) == {}
+    return ifindex
+
+
+@pytest.fixture
+def device(host):
+    return make_asking(host)
+
+
+@pytest.fixture
+def sender(host):
+    made = Sender(host)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def monitor(host):
+    made = Monitor(host.sock.port)
+    yield made
+    made.close()
+
+
+def scope(*devices):
+    return dataplane.Scope(dict(enumerate(devices, IPV4)), 0, (NETWORK,), (24,), range(0), has_nexthops=True)
+
+
+def read_misses(monitor, count, *devices):
+    """Wait for so many questions about a device."""
+    found = []
+
+    def are_there():
+        monitor.read_changes(scope(*devices), set())
+        found.extend(monitor.take_misses())
+        return len(found) >= count
+
+    wait_until(are_there)
+    return found
+
+
+def unresolved(host, device):
+    found = host.do(lambda ipr: list(ipr.get_neighbours(family=2, ifindex=device)))
+    return [entry.get_attr("NDA_DST") for entry in found if not entry["state"] & RESOLVED]
+
+
+def neighbours(host, device):
+    return {
+        entry.get_attr("NDA_DST")
+        for entry in host.do(lambda ipr: list(ipr.get_neighbours(family=2, ifindex=device)))
+        if not entry.get_attr("NDA_DST").startswith("224.")
+    }
+
+
+def through(device, remote=PEER):
+    return FdbEntry(device, mac(PEER_MAC), IPV4, number(remote))
+
+
+async def test_the_kernel_asks_once_for_each_address(device, sender, monitor):
+    for _ in range(3):
+        for address in ("10.5.2.7", "10.5.2.8"):
+            assert sender.send(address) == 0
+    found = read_misses(monitor, 2, device)
+    assert found == [Miss(IPV4, number("10.5.2.7")), Miss(IPV4, number("10.5.2.8"))]
+    assert monitor.take_misses() == []
+
+
+async def test_without_the_settings_the_kernel_does_not_ask(host, sender, monitor):
+    device = host.make_vxlan()
+    host.do(lambda ipr: ipr.route("add", dst="10.5.0.0/16", oif=device))
+    other = make_asking(host, parse_prefix("10.6.0.0/16"), name="flannel.2", vni=2, base="10.6.1.0")
+    sender.send("10.5.2.7")
+    sender.send("10.6.2.7")
+    assert read_misses(monitor, 1, device, other) == [Miss(IPV4, number("10.6.2.7"))]
+
+
+async def test_misses_on_devices_of_others_are_not_ours(host, device, sender, monitor):
+    other = make_asking(host, parse_prefix("10.6.0.0/16"), name="flannel.2", vni=2, base="10.6.1.0")
+    sender.send("10.6.2.7")
+    sender.send("10.5.2.7")
+    assert read_misses(monitor, 1, device) == [Miss(IPV4, number("10.5.2.7"))]
+    assert unresolved(host, other) == ["10.6.2.7"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_queued_packets_are_sent_in_order_and_the_addresses_forgotten(
+    host, far, device, sender, monitor, is_there
+):
+    if is_there:
+        host.do(lambda ipr: ipr.fdb("add", ifindex=device, lladdr=PEER_MAC, dst=PEER, flags=SELF, state=PERMANENT))
+    for payload in (b"one", b"two", b"three"):
+        sender.send("10.5.2.7", payload)
+    sender.send("10.5.2.8", b"other")
+    found = read_misses(monitor, 2, device)
+    miss.send_queued(host.sock, through(device), found, is_there=is_there)
+    await until(lambda: len(far.packets) == 4)
+    assert far.payloads("10.5.2.7") == [b"one", b"two", b"three"]
+    assert far.payloads("10.5.2.8") == [b"other"]
+    assert {(outer, lladdr) for outer, lladdr, _, _ in far.packets} == {(PEER, PEER_MAC)}
+    assert neighbours(host, device) == set()
+    assert host.fdb(device) == ({PEER_MAC: PEER} if is_there else {})
+
+
+async def test_the_kernel_asks_again_for_what_was_forgotten(host, device, sender, monitor):
+    sender.send("10.5.2.7")
+    miss.send_queued(host.sock, through(device), read_misses(monitor, 1, device), is_there=False)
+    sender.send("10.5.2.7")
+    assert read_misses(monitor, 1, device) == [Miss(IPV4, number("10.5.2.7"))]
+
+
+async def test_a_permanent_neighbour_sends_what_is_queued_as_well(host, far, device, sender, monitor):
+    # What becomes of a packet to the base address of a subnet, once its peer is programmed.
+    sender.send("10.5.2.0", b"gateway")
+    read_misses(monitor, 1, device)
+    operations = [
+        Operation(Kind.FDB, False, through(device)),
+        Operation(Kind.NEIGHBOUR, False, Neighbour(device, IPV4, number("10.5.2.0"), mac(PEER_MAC))),
+    ]
+    assert dataplane.apply_batch(host.sock, operations) == {}
+    await until(lambda: far.payloads("10.5.2.0") == [b"gateway"])
+    assert host.neighbours(device) == {"10.5.2.0": PEER_MAC}
+
+
+async def test_who_is_refused_is_told_at_once(host, device, sender, monitor):
+    addresses = [f"10.5.2.{last}" for last in range(1, 11)]
+    for address in addresses:
+        sender.send(address)
+    found = read_misses(monitor, 10, device)
+    assert sorted(unresolved(host, device)) == sorted(addresses)
+    miss.refuse(host.sock, device, found)
+    assert neighbours(host, device) == set()
+    for address in addresses:
+        opened = sender._sockets[address]
+        await until(lambda opened=opened: opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EHOSTUNREACH)
+
+
+async def test_answers_to_questions_that_nobody_asks_any_more_do_no_harm(host, device):
+    asked = [Miss(IPV4, number("10.5.2.7"))]
+    miss.refuse(host.sock, device, asked)
+    miss.send_queued(host.sock, through(device), asked, is_there=False)
+    assert neighbours(host, device) == set()
+    assert host.fdb(device) == {}
+    host.do(lambda ipr: ipr.link("del", index=device))
+    miss.refuse(host.sock, device, asked)
+    miss.send_queued(host.sock, through(device), asked, is_there=False)
+    miss.refuse(host.sock, device, [])
+    miss.send_queued(host.sock, through(device), [], is_there=True)
+
+
+async def test_idle_times_grow_and_begin_anew_with_each_packet(host, far, device, sender):
+    other_mac = "02:00:00:00:01:03"
+    for address, lladdr, remote in (("10.5.2.7", PEER_MAC, PEER), ("10.5.3.7", other_mac, "172.30.1.3")):
+        operations = [
+            Operation(Kind.FDB, False, FdbEntry(device, mac(lladdr), IPV4, number(remote))),
+            Operation(Kind.NEIGHBOUR, False, Neighbour(device, IPV4, number(address), mac(lladdr))),
+        ]
+        assert dataplane.apply_batch(host.sock, operations) == {}
+
+    def idle(lladdr):
+        return miss.read_idle_times(host.sock, device)[mac(lladdr)]
+
+    assert miss.read_idle_times(host.sock, device).keys() == {mac(PEER_MAC), mac(other_mac)}
+    await until(lambda: idle(PEER_MAC) >= 0.2 and idle(other_mac) >= 0.2)
+    sender.send("10.5.2.7")
+    await until(lambda: far.payloads("10.5.2.7"))
+    assert idle(PEER_MAC) < idle(other_mac)
+    before = idle(PEER_MAC)
+    await until(lambda: idle(PEER_MAC) > before)
+
+
+def test_nothing_is_idle_on_a_device_that_is_gone(host, device):
+    other = host.make_vxlan("flannel.2", vni=2)
+    for index in (device, other):
+        host.do(
+            lambda ipr, index=index: ipr.fdb(
+                "add", ifindex=index, lladdr=PEER_MAC, dst=PEER, flags=SELF, state=PERMANENT
+            )
+        )
+    assert miss.read_idle_times(host.sock, device).keys() == {mac(PEER_MAC)}
+    host.do(lambda ipr: ipr.link("del", index=device))
+    assert miss.read_idle_times(host.sock, device) == {}
+
+
+def test_other_messages_are_no_questions(host, device, monitor):
+    host.do(lambda ipr: ipr.neigh("add", ifindex=device, dst="10.5.2.0", lladdr=PEER_MAC, state=PERMANENT))
+    host.do(lambda ipr: ipr.neigh("del", ifindex=device, dst="10.5.2.0"))
+    host.do(lambda ipr: ipr.route("add", dst="10.99.0.0/16", gateway=FAR_ADDRESS))
+    wait_until(lambda: monitor.read_changes(scope(device), set()))
+    assert monitor.take_misses() == []
