@@ -1,0 +1,1 @@
+"""The stores that hold configuration and leases: the only place that speaks etcd or the Kubernetes API."""

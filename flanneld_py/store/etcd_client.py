@@ -1,0 +1,216 @@
+"""EtcdClient: calls to an etcd cluster over one channel at a time, with deadlines, tokens and a change of endpoint.
+
+Owns the channel, the choice of endpoint and the token. Knows nothing of leases, and does not wait: a call fails when
+every endpoint failed once, and its caller decides when to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.core.errors import StoreError
+from flanneld_py.store import etcd_pb2 as pb
+from flanneld_py.store.etcd_api import AUTHENTICATE, RANGE, KeyRange, Method, Request, Response
+from flanneld_py.store.etcd_channel import open_channel
+from flanneld_py.store.etcd_errors import EndpointError, is_stale_token, translate
+from flanneld_py.store.etcd_stream import EtcdStream
+from flanneld_py.store.grpc_library import aio
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from flanneld_py.store.etcd_options import Endpoint, EtcdOptions
+
+CALL_TIMEOUT = 5.0
+"""Seconds that one endpoint has to answer."""
+PAGE_SIZE = 2500
+"""Keys in one response of a list. A page is what a list costs in memory beyond its result; but etcd counts the whole
+range for every page."""
+
+# A member that lost its leader ends such a stream rather than leaving it silent.
+_REQUIRE_LEADER = ("hasleader", "true")
+
+
+class _Connection(NamedTuple):
+    endpoint: Endpoint
+    channel: aio.Channel
+
+
+class EtcdClient:
+    """A cluster's client; the endpoints are taken in turn from a random one, the next when one does not serve."""
+
+    def __init__(self, options: EtcdOptions, rng: random.Random) -> None:
+        self._options = options
+        self._next = rng.randrange(len(options.endpoints))
+        self._connection: _Connection | None = None
+        self._token: str | None = None
+        self._closed = False
+
+    async def call(self, method: Method[Request, Response], request: Request) -> Response:
+        """Return the response; raise StoreError where no endpoint gives one.
+
+        A request may reach etcd twice, on two endpoints, when the first answer gets lost.
+        """
+        return await self._on_any_endpoint(self._send, method, request)
+
+    async def exchange(self, method: Method[Request, Response], request: Request) -> Response:
+        """Do the same for a method that is a stream, of which one request and one response are wanted."""
+        return await self._on_any_endpoint(self._exchange, method, request)
+
+    async def pages(
+        self, keys: KeyRange, *, keys_only: bool = False, created_after: int = 0
+    ) -> AsyncGenerator[pb.RangeResponse, None]:
+        """Yield a range's keys in pages, all as of the first page's revision; the last page has `more` unset.
+
+        With `created_after`, only keys whose present life began after that revision.
+        """
+        request = pb.RangeRequest(
+            key=keys.start,
+            range_end=keys.end,
+            limit=PAGE_SIZE,
+            keys_only=keys_only,
+            min_create_revision=created_after + 1 if created_after else 0,
+        )
+        more = True
+        while more:
+            page = await self.call(RANGE, request)
+            more = page.more
+            if more:
+                request.key = page.kvs[-1].key + b"\0"
+                request.revision = request.revision or page.header.revision
+            yield page
+
+    @asynccontextmanager
+    async def stream(
+        self, method: Method[Request, Response], *, deadline: float | None = None
+    ) -> AsyncIterator[EtcdStream[Request, Response]]:
+        """Open a stream; what fails on it, or the end of its channel, is raised as StoreError."""
+        connection = await self._connect()
+        call = connection.channel.stream_stream(method.path, method.encode, method.decode)(
+            timeout=deadline, metadata=(*self._metadata(), _REQUIRE_LEADER)
+        )
+        stream = EtcdStream(call)
+        try:
+            yield stream
+        except EndpointError as error:  # it is dead, though gRPC has not noticed
+            await self._disconnect(connection)
+            raise EndpointError(f"etcd at {connection.endpoint}: {error}") from error
+        except aio.AioRpcError as error:
+            raise await self._failed(connection, error) from error
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise _given_up(connection) from error
+        finally:
+            stream.cancel()
+
+    def forget_token(self) -> None:
+        """Ask for a new token before the next call: etcd no longer takes the present one."""
+        self._token = None
+
+    async def close(self) -> None:
+        """Close the channel; calls under way and later ones raise StoreError."""
+        self._closed = True
+        await self._disconnect(self._connection)
+
+    async def _on_any_endpoint(
+        self,
+        ask: Callable[[Method[Request, Response], Request], Awaitable[Response]],
+        method: Method[Request, Response],
+        request: Request,
+    ) -> Response:
+        failures: dict[str, EndpointError] = {}
+        # One attempt more than endpoints: another task's change of endpoint, or the end of our token, cost one.
+        for _ in range(len(self._options.endpoints) + 1):
+            try:
+                return await ask(method, request)
+            except EndpointError as error:
+                failures.setdefault(str(error), error)
+        raise StoreError("; ".join(failures)) from next(iter(failures.values()))
+
+    async def _send(self, method: Method[Request, Response], request: Request) -> Response:
+        connection = await self._connect()
+        return await self._send_over(connection, method, request, self._metadata())
+
+    async def _send_over(
+        self,
+        connection: _Connection,
+        method: Method[Request, Response],
+        request: Request,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> Response:
+        call = connection.channel.unary_unary(method.path, method.encode, method.decode)
+        try:
+            return await call(request, timeout=CALL_TIMEOUT, metadata=metadata)
+        except aio.AioRpcError as error:
+            raise await self._failed(connection, error) from error
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise _given_up(connection) from error
+
+    async def _exchange(self, method: Method[Request, Response], request: Request) -> Response:
+        async with self.stream(method, deadline=CALL_TIMEOUT) as stream:
+            await stream.write(request)
+            response = await stream.read(CALL_TIMEOUT)
+            if response is None:
+                raise EndpointError("no answer in time")
+            return response
+
+    async def _connect(self) -> _Connection:
+        if self._closed:
+            raise StoreError("the connection to etcd is closed")
+        if self._connection is None:
+            endpoint = self._options.endpoints[self._next]
+            self._connection = _Connection(endpoint, open_channel(endpoint, self._options))
+        connection = self._connection
+        if self._options.username and self._token is None:
+            self._token = await self._authenticate(connection)
+            if connection is not self._connection:
+                raise _given_up(connection)
+        return connection
+
+    async def _authenticate(self, connection: _Connection) -> str:
+        request = pb.AuthenticateRequest(name=self._options.username, password=self._options.password)
+        try:
+            return (await self._send_over(connection, AUTHENTICATE, request, ())).token
+        except StoreError as error:
+            if "authentication is not enabled" in str(error):
+                return ""
+            raise
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("token", self._token),) if self._token else ()
+
+    async def _failed(self, connection: _Connection, error: aio.AioRpcError) -> StoreError:
+        if is_stale_token(error, self._options):
+            self.forget_token()
+            return _StaleTokenError(f"etcd at {connection.endpoint}: {error.details()}")
+        failure = translate(error, connection.endpoint, self._options)
+        if isinstance(failure, EndpointError):
+            await self._disconnect(connection)
+        return failure
+
+    async def _disconnect(self, connection: _Connection | None) -> None:
+        # Another task may have changed the endpoint already: then this one is not at fault.
+        if connection is not None and connection is self._connection:
+            self._connection = None
+            self._next = (self._next + 1) % len(self._options.endpoints)
+            await connection.channel.close()
+
+
+class _StaleTokenError(EndpointError):
+    """Our token is no longer good; the next attempt gets a new one."""
+
+
+def _given_up(connection: _Connection) -> EndpointError:
+    return EndpointError(f"etcd at {connection.endpoint}: the connection was given up")
+
+
+def _is_cancelled() -> bool:
+    """Tell the end of our own task from that of the channel, which gRPC reports by the same exception."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,147 @@
+"""Leases as etcd holds them: keys below `<prefix>/subnets/`, and what is read out of them.
+
+Owns the layout of keys and the reading of etcd's messages into leases. A key or value that cannot be read is a
+reason, not an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.core.allocator import SubnetPair, is_same_node
+from flanneld_py.core.lease import Lease, LeaseAttrs, parse_attrs, parse_key
+from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved
+from flanneld_py.core.prefix import IPV4, format_address
+from flanneld_py.store import etcd_pb2 as pb
+from flanneld_py.store.etcd_api import KeyRange, keys_below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from flanneld_py.core.lease_event import LeaseChange
+
+_LONGEST_REASON = 200
+_SLICE = 250
+"""Leases read at a stretch: a few milliseconds."""
+
+
+class Layout:
+    """Where things lie in etcd for one network's prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        root = prefix.rstrip("/")
+        self._subnets = f"{root}/subnets/".encode()
+        self.config = KeyRange(f"{root}/config".encode())
+        self.leases = keys_below(self._subnets)
+
+    def lease_key(self, name: str) -> bytes:
+        """Return etcd's key of the lease with this name, such as `10.5.2.0-24`."""
+        return self._subnets + name.encode()
+
+    def lease_name(self, key: bytes) -> str:
+        """Return the name of a lease, given etcd's key; one that is no text comes out escaped."""
+        return key[len(self._subnets) :].decode(errors="backslashreplace")
+
+    def same_base(self, pair: SubnetPair) -> KeyRange:
+        """Return the range of the keys whose leading subnet begins where this pair's does, whatever else they say.
+
+        Two nodes that create keys in one such range exclude each other, though the keys may differ.
+        """
+        ipv4, ipv6 = pair
+        name = "0.0.0.0-0&" if ipv4 is None else ""
+        leading = ipv4 or ipv6
+        return keys_below(self.lease_key(f"{name}{leading.base}-" if leading else name))
+
+
+def read_lease(name: str, record: pb.KeyValue) -> Lease | LeaseRejected:
+    """Read one lease, or say why it cannot be read."""
+    try:
+        ipv4, ipv6 = parse_key(name)
+        return Lease(ipv4, ipv6, parse_attrs(record.value), reserved=not record.lease)
+    except ValueError as error:
+        return LeaseRejected(name, str(error)[:_LONGEST_REASON])
+
+
+async def read_leases(layout: Layout, records: Sequence[pb.KeyValue]) -> tuple[dict[str, Lease], dict[str, str]]:
+    """Read a page of leases, and why others cannot be read, letting others run in between."""
+    leases: dict[str, Lease] = {}
+    rejected: dict[str, str] = {}
+    for start in range(0, len(records), _SLICE):
+        for record in records[start : start + _SLICE]:
+            name = layout.lease_name(record.key)
+            lease = read_lease(name, record)
+            if isinstance(lease, LeaseRejected):
+                rejected[name] = lease.reason
+            else:
+                leases[name] = lease
+        await asyncio.sleep(0)
+    return leases, rejected
+
+
+def read_event(layout: Layout, event: pb.Event) -> LeaseChange:
+    """Read what happened to one key."""
+    name = layout.lease_name(event.kv.key)
+    if event.type == pb.Event.DELETE:
+        return LeaseRemoved(name)
+    lease = read_lease(name, event.kv)
+    return lease if isinstance(lease, LeaseRejected) else LeasePut(name, lease)
+
+
+class OwnRecord(NamedTuple):
+    """A key that carries our own address."""
+
+    name: str
+    pair: SubnetPair
+    attrs: LeaseAttrs | None  # None where the value cannot be read
+    revision: int
+    etcd_lease: int
+
+
+class Census:
+    """Who holds what, as far as it matters for getting a lease: what is taken, and which keys carry our address.
+
+    `revision` is the one as of which it is complete, deletions apart. Nothing is read before it is needed: with an
+    earlier lease of our own, other nodes' keys are only looked at.
+    """
+
+    def __init__(self, layout: Layout, ours: LeaseAttrs) -> None:
+        self.revision = 0
+        self.own: list[OwnRecord] = []
+        self._layout = layout
+        self._ours = ours
+        self._unread: list[bytes] = []
+        self._taken: dict[str, SubnetPair] = {}
+        # Looking for our address in a value is far cheaper than reading it. In an escape it could hide.
+        self._needle = None if ours.public_ip is None else format_address(IPV4, ours.public_ip).encode()
+
+    def is_of(self, ours: LeaseAttrs) -> bool:
+        """Say whether `own` holds the keys that carry this address."""
+        return is_same_node(self._ours, ours)
+
+    def count(self, records: Iterable[pb.KeyValue]) -> None:
+        """Take a page of keys into account."""
+        for record in records:
+            self._unread.append(record.key)
+            value = record.value
+            if value and (self._needle is None or self._needle in value or b"\\" in value):
+                self._note_own(record)
+
+    @property
+    def taken(self) -> dict[str, SubnetPair]:
+        """What each key takes; one whose value cannot be read still takes its subnet, and any may be added."""
+        for key in self._unread:
+            name = self._layout.lease_name(key)
+            try:
+                self._taken[name] = parse_key(name)
+            except ValueError:
+                continue
+        self._unread.clear()
+        return self._taken
+
+    def _note_own(self, record: pb.KeyValue) -> None:
+        name = self._layout.lease_name(record.key)
+        lease = read_lease(name, record)
+        if isinstance(lease, Lease) and is_same_node(self._ours, lease.attrs):
+            pair = (lease.subnet, lease.ipv6_subnet)
+            self.own.append(OwnRecord(name, pair, lease.attrs, record.mod_revision, record.lease))

@@ -1,0 +1,104 @@
+"""EtcdSubnetManager: the SubnetManager that keeps configuration and leases in etcd.
+
+Owns the putting together of client, watches and writes; each of them has a file of its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.lease_event import LeaseSnapshot
+from flanneld_py.store import etcd_pb2 as pb
+from flanneld_py.store.etcd_client import EtcdClient
+from flanneld_py.store.etcd_keyspace import EtcdKeyspace
+from flanneld_py.store.etcd_lease_finder import EtcdLeaseFinder
+from flanneld_py.store.etcd_leases import EtcdLeases
+from flanneld_py.store.etcd_records import Layout, read_event, read_leases
+from flanneld_py.store.etcd_watch import Changes, Page, RangeWatch
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncGenerator, Sequence
+
+    from flanneld_py.core.lease import Lease, LeaseAttrs
+    from flanneld_py.core.lease_event import LeaseEvent
+    from flanneld_py.store.etcd_api import KeyRange
+    from flanneld_py.store.etcd_options import EtcdOptions
+    from flanneld_py.store.subnet_manager import HeldLease, LeaseRequest
+
+
+class EtcdSubnetManager:
+    """Configuration and leases of one network under one prefix of etcd."""
+
+    def __init__(self, options: EtcdOptions, rng: random.Random) -> None:
+        self._client = EtcdClient(options, rng)
+        self._layout = Layout(options.prefix)
+        self._keys = EtcdKeyspace(self._client, self._layout)
+        self._own = EtcdLeases(self._keys, rng)
+        self._rng = rng
+        self._watches: list[RangeWatch] = []
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store cannot be followed at present; None where it can."""
+        return next((watch.trouble for watch in self._watches if watch.trouble), None)
+
+    async def watch_config(self) -> AsyncGenerator[str | None, None]:
+        """Yield the configuration's text, or None, now and whenever it changes."""
+        known: list[str | None] = []
+        async with aclosing(self._follow(self._layout.config)) as updates:
+            async for update in updates:
+                text = _last_value(update)
+                if known != [text]:
+                    known = [text]
+                    yield text
+
+    async def find_own(self, attrs: LeaseAttrs) -> Lease | None:
+        """Return the lease that carries our address, if there is one."""
+        return await self._own.find(attrs)
+
+    async def acquire(self, request: LeaseRequest) -> HeldLease:
+        """Make a lease ours."""
+        return await self._own.acquire(request)
+
+    async def renew(self, held: HeldLease, attrs: LeaseAttrs | None = None) -> HeldLease:
+        """Extend our lease."""
+        return await self._own.renew(held, attrs or held.lease.attrs)
+
+    async def watch_leases(self) -> AsyncGenerator[Sequence[LeaseEvent], None]:
+        """Yield a snapshot of all leases in parts, then batches of changes."""
+        async with aclosing(self._follow(self._layout.leases)) as updates:
+            async for update in updates:
+                if isinstance(update, Page):
+                    leases, rejected = await read_leases(self._layout, update.keys)
+                    yield [LeaseSnapshot(leases, rejected, first=update.first, last=update.last)]
+                else:
+                    yield [read_event(self._layout, event) for event in update.events]
+
+    async def _follow(self, keys: KeyRange) -> AsyncGenerator[Page | Changes, None]:
+        watch = RangeWatch(self._client, keys, self._rng)
+        self._watches.append(watch)
+        try:
+            async with aclosing(watch.follow()) as updates:
+                async for update in updates:
+                    yield update
+        finally:
+            self._watches.remove(watch)
+
+    def lease_finder(self, subnet_len: int) -> EtcdLeaseFinder:
+        """Return what finds single leases."""
+        return EtcdLeaseFinder(self._client, self._layout, subnet_len, self._rng)
+
+    async def close(self) -> None:
+        """Close the connection; the lease stays."""
+        await self._client.close()
+
+
+def _last_value(update: Page | Changes) -> str | None:
+    """Return what a single key holds after an update."""
+    if isinstance(update, Page):
+        record = update.keys[-1] if update.keys else None
+    else:
+        record = update.events[-1].kv if update.events[-1].type == pb.Event.PUT else None
+    return None if record is None else record.value.decode(errors="replace")

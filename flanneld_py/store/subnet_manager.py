@@ -1,0 +1,130 @@
+"""SubnetManager: the port to a store, whichever it is.
+
+Owns no implementation. Every store, and the in-memory fake, passes one contract suite (`tests/store/contract.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from flanneld_py.core.lease import Lease, LeaseAttrs
+    from flanneld_py.core.lease_event import LeaseChange, LeaseEvent, LeasePut
+    from flanneld_py.core.network_config import NetworkConfig
+    from flanneld_py.core.prefix import Prefix
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """Our own lease as the store holds it.
+
+    `ttl` is the time to live in seconds that the store granted at the last acquire or renew, None for a reservation
+    and for a store whose leases do not expire. `revision` is what a compare-and-set compares; `etcd_lease` is the
+    etcd lease behind the key, 0 where there is none.
+    """
+
+    key: str
+    lease: Lease
+    ttl: float | None
+    revision: int = 0
+    etcd_lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What we want to lease: attributes to publish and the subnets that we would like, the best first.
+
+    `preferred` holds (IPv4, IPv6) pairs, from our former subnet file.
+    """
+
+    config: NetworkConfig
+    attrs: LeaseAttrs
+    preferred: Sequence[tuple[Prefix | None, Prefix | None]] = ()
+
+
+class SubnetManager(Protocol):
+    """Configuration and leases of one network.
+
+    Both watches hold connections: end one by closing its iterator (`contextlib.aclosing`) or cancelling its task.
+    """
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store cannot be followed at present, in one line; None where it can."""
+        ...
+
+    def watch_config(self) -> AsyncGenerator[str | None, None]:
+        """Yield the raw configuration text now (None where there is none), then again at each change.
+
+        Never ends and never raises for a store that is away: it waits, says so in the log, and goes on.
+        """
+        ...
+
+    async def find_own(self, attrs: LeaseAttrs) -> Lease | None:
+        """Return the lease that carries our PublicIP (PublicIPv6 in an IPv6-only network), if there is one.
+
+        Raises StoreError where the store does not answer.
+        """
+        ...
+
+    async def acquire(self, request: LeaseRequest) -> HeldLease:
+        """Make a lease ours: our earlier one, else a preferred one that is free and fits, else a random free one.
+
+        A race with other nodes is lost by nobody: another subnet is picked. Raises StoreError where the store does
+        not answer or no subnet is free.
+        """
+        ...
+
+    async def renew(self, held: HeldLease, attrs: LeaseAttrs | None = None) -> HeldLease:
+        """Extend our lease; a reservation has no time to live that could be extended, and stays one.
+
+        With `attrs`, publish these from now on, also where our address has changed. Raises LeaseLostError where the
+        key is gone or another's, StoreError where the store does not answer.
+        """
+        ...
+
+    def watch_leases(self) -> AsyncGenerator[Sequence[LeaseEvent], None]:
+        """Yield a snapshot of all leases, our own too, then batches of changes in the store's order.
+
+        A snapshot may come in several parts, from the one marked `first` to the one marked `last`; one that is cut
+        short is followed by a new first part. A new snapshot comes whenever changes may have been missed. Never ends
+        and never raises for a store that is away.
+        """
+        ...
+
+    def lease_finder(self, subnet_len: int) -> LeaseFinder | None:
+        """Return what finds single leases, most with subnets of this length; None for a store that cannot."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store's connections; the lease stays."""
+        ...
+
+
+class LeaseFinder(Protocol):
+    """What on-demand operation needs of a store besides: single leases, found by an address, and followed."""
+
+    async def find_lease(self, address: int) -> LeasePut | None:
+        """Return the lease whose IPv4 subnet holds an address; None if there is none, or none that can be read.
+
+        Costs the store a read of one key, and one of all keys at most once a minute. Raises StoreError.
+        """
+        ...
+
+    def follow(self, key: str) -> None:
+        """Have `watch_followed` tell from now on, or from when the key was last found, how a key changes."""
+        ...
+
+    def unfollow(self, key: str) -> None:
+        """Have `watch_followed` tell of a key no longer."""
+        ...
+
+    def watch_followed(self) -> AsyncGenerator[Sequence[LeaseChange], None]:
+        """Yield batches of changes of the keys that are followed, each key as it is anew whenever some may be missed.
+
+        Never ends and never raises for a store that is away.
+        """
+        ...

@@ -1,0 +1,90 @@
+"""Fixtures for tests that need a real etcd."""
+
+import itertools
+
+import pytest
+
+from tests.store.etcd_server import EtcdHarness, EtcdServer
+from tests.store.relay import Relay
+
+_prefixes = itertools.count()
+
+
+@pytest.fixture
+def make_etcd(loopback, tmp_path_factory):
+    """A function that starts an etcd of the test's own."""
+    servers = []
+
+    def make(**settings):
+        server = EtcdServer(tmp_path_factory.mktemp("etcd"), **settings)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def etcd_cluster(loopback, tmp_path_factory):
+    """Three members of one etcd."""
+    members = [EtcdServer(tmp_path_factory.mktemp("etcd")) for _ in range(3)]
+    try:
+        for member in members:
+            member.members = members
+            member.launch()
+        for member in members:
+            member.wait_until_healthy()
+        yield members
+    finally:
+        for member in members:
+            member.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_etcd(loopback, tmp_path_factory):
+    """One etcd for all tests that leave it running as it is."""
+    server = EtcdServer(tmp_path_factory.mktemp("etcd"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+async def store(shared_etcd):
+    """A prefix of its own in the shared etcd."""
+    harness = EtcdHarness(shared_etcd.options(prefix=f"/test{next(_prefixes)}/network"))
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
+async def make_harness():
+    """A function that makes a harness for given options."""
+    harnesses = []
+
+    def make(options):
+        harnesses.append(EtcdHarness(options))
+        return harnesses[-1]
+
+    yield make
+    for harness in harnesses:
+        await harness.close()
+
+
+@pytest.fixture
+async def make_relay():
+    """A function that puts a relay before a port."""
+    relays = []
+
+    async def make(port):
+        relays.append(Relay(port))
+        await relays[-1].restore()
+        return relays[-1]
+
+    yield make
+    for relay in relays:
+        await relay.cut()

@@ -1,0 +1,484 @@
+"""What every SubnetManager does, whichever the store. A store's test module derives from these classes.
+
+It gives a fixture `store` with: `manager()`, `await set_config(text or None)`, `await put(key, value, expires=…)`,
+`await delete(key)`, and `await records()`, a dict of key to (value, expires).
+"""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from flanneld_py.core.allocator import overlap
+from flanneld_py.core.errors import LeaseLostError, StoreError
+from flanneld_py.core.lease import LeaseAttrs, encode_attrs, parse_key
+from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
+from flanneld_py.core.network_config import parse_network_config
+from flanneld_py.core.prefix import parse_address
+from flanneld_py.store.subnet_manager import LeaseRequest
+
+CONFIG = parse_network_config('{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}')
+SMALL = parse_network_config(
+    '{"Network":"10.5.0.0/24","SubnetLen":26,"SubnetMin":"10.5.0.0","Backend":{"Type":"vxlan"}}'
+)
+EXACTLY_64 = parse_network_config('{"Network":"10.5.0.0/18","SubnetLen":24,"SubnetMin":"10.5.0.0"}')
+DUAL = parse_network_config('{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd05::/48"}')
+DUAL_EXACTLY_16 = parse_network_config(
+    '{"Network":"10.5.0.0/20","SubnetLen":24,"SubnetMin":"10.5.0.0",'
+    '"EnableIPv6":true,"IPv6Network":"fd05::/60","IPv6SubnetLen":64,"IPv6SubnetMin":"fd05::"}'
+)
+IPV6_ONLY = parse_network_config('{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd05::/48"}')
+
+DATA = '{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}'
+
+
+def node(number, *, ipv6=None):
+    """Return what the node with this number publishes."""
+    return LeaseAttrs(0xAC1E0000 + number, ipv6, "vxlan", DATA)
+
+
+def node_v6(number):
+    return LeaseAttrs(None, (0xFD30 << 112) + number, "vxlan", None, DATA)
+
+
+def value(attrs):
+    return encode_attrs(attrs)
+
+
+def number(text):
+    return parse_address(text)[1]
+
+
+def pairs(*keys):
+    return [parse_key(key) for key in keys]
+
+
+async def read_snapshot(batches):
+    """Return the next snapshot, put together from its parts."""
+    leases, rejected = {}, {}
+    while True:
+        (part,) = await anext(batches)
+        assert part.first == (not leases and not rejected)
+        leases |= part.leases
+        rejected |= part.rejected
+        if part.last:
+            return LeaseSnapshot(leases, rejected)
+
+
+async def events_until(batches, count):
+    """Return the next events, at least so many."""
+    events = []
+    while len(events) < count:
+        events.extend(await anext(batches))
+    return events
+
+
+async def until(condition):
+    """Wait for what other tasks bring about."""
+    while not condition():  # noqa: ASYNC110 - it waits for what other tasks do, and they announce nothing
+        await asyncio.sleep(0.01)
+
+
+class WatchContract:
+    """What every store tells of configuration and leases."""
+
+    async def test_config_now_and_at_each_change(self, store):
+        async with aclosing(store.manager().watch_config()) as texts:
+            assert await anext(texts) is None
+            await store.set_config('{"Network":"10.5.0.0/16"}')
+            assert await anext(texts) == '{"Network":"10.5.0.0/16"}'
+            await store.set_config("no JSON")
+            assert await anext(texts) == "no JSON"
+            await store.set_config(None)
+            assert await anext(texts) is None
+
+    async def test_config_that_is_there_comes_at_once(self, store):
+        await store.set_config("{}")
+        async with aclosing(store.manager().watch_config()) as texts:
+            assert await anext(texts) == "{}"
+
+    async def test_first_comes_a_snapshot_even_an_empty_one(self, store):
+        async with aclosing(store.manager().watch_leases()) as batches:
+            assert await read_snapshot(batches) == LeaseSnapshot({}, {})
+
+    async def test_snapshot_then_changes_in_order(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.2.0-24", value(node(2)), expires=False)
+        async with aclosing(store.manager().watch_leases()) as batches:
+            snapshot = await read_snapshot(batches)
+            assert sorted(snapshot.leases) == ["10.5.1.0-24", "10.5.2.0-24"]
+            assert snapshot.leases["10.5.1.0-24"].attrs == node(1)
+            assert not snapshot.leases["10.5.1.0-24"].reserved
+            assert snapshot.leases["10.5.2.0-24"].reserved
+            await store.put("10.5.3.0-24", value(node(3)))
+            await store.delete("10.5.1.0-24")
+            await store.put("10.5.2.0-24", value(node(4)))
+            first, second, third = await events_until(batches, 3)
+        assert (first.key, first.lease.attrs) == ("10.5.3.0-24", node(3))
+        assert second == LeaseRemoved("10.5.1.0-24")
+        assert (third.lease.attrs, third.lease.reserved) == (node(4), False)
+
+    async def test_what_cannot_be_read_harms_nothing_else(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.2.0-24", "{")
+        await store.put("10.5.3.1-24", value(node(3)))
+        await store.put("10.5.1.0-24/nested", value(node(4)))
+        async with aclosing(store.manager().watch_leases()) as batches:
+            snapshot = await read_snapshot(batches)
+            assert list(snapshot.leases) == ["10.5.1.0-24"]
+            assert sorted(snapshot.rejected) == ["10.5.1.0-24/nested", "10.5.2.0-24", "10.5.3.1-24"]
+            await store.put("10.5.1.0-24", "poison")
+            await store.put("10.5.2.0-24", value(node(2)))
+            await store.delete("10.5.3.1-24")
+            poisoned, mended, gone = await events_until(batches, 3)
+        assert isinstance(poisoned, LeaseRejected)
+        assert poisoned.key == "10.5.1.0-24"
+        assert isinstance(mended, LeasePut)
+        assert mended.lease.attrs == node(2)
+        assert gone == LeaseRemoved("10.5.3.1-24")
+
+    async def test_our_own_lease_is_told_too(self, store):
+        manager = store.manager()
+        async with aclosing(manager.watch_leases()) as batches:
+            await anext(batches)
+            held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+            (event,) = await anext(batches)
+        assert event == LeasePut(held.key, held.lease)
+
+    @pytest.mark.parametrize("shared", [True, False])
+    async def test_several_watch_at_once(self, store, shared):
+        manager = store.manager()
+        other = manager if shared else store.manager()
+        async with aclosing(manager.watch_leases()) as one, aclosing(other.watch_leases()) as two:
+            await anext(one)
+            await anext(two)
+            await store.put("10.5.1.0-24", value(node(1)))
+            assert await anext(one) == await anext(two)
+
+    async def test_each_watch_begins_with_a_snapshot(self, store):
+        manager = store.manager()
+        for _ in range(2):
+            async with aclosing(manager.watch_leases()) as batches:
+                assert await read_snapshot(batches) == LeaseSnapshot({}, {})
+
+    async def test_find_own(self, store):
+        manager = store.manager()
+        assert await manager.find_own(node(1)) is None
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.2.0-24", "poison")
+        lease = await manager.find_own(node(1)._replace(backend_data=None))
+        assert (str(lease.subnet), lease.attrs) == ("10.5.1.0/24", node(1))
+        assert await manager.find_own(node(2)) is None
+
+    async def test_nodes_of_an_ipv6_only_network_are_told_apart(self, store):
+        manager = store.manager()
+        await store.put("0.0.0.0-0&fd05:0:0:1::-64", value(node_v6(1)))
+        assert await manager.find_own(node_v6(2)) is None
+        assert (await manager.find_own(node_v6(1))).attrs == node_v6(1)
+
+
+class FinderContract:
+    """What a store does that finds single leases."""
+
+    async def test_finds_by_any_address_of_the_subnet(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.2.0-24", value(node(2)), expires=False)
+        finder = store.manager().lease_finder(24)
+        for address in ("10.5.1.0", "10.5.1.7", "10.5.1.255"):
+            found = await finder.find_lease(number(address))
+            assert (found.key, found.lease.attrs, found.lease.reserved) == ("10.5.1.0-24", node(1), False)
+        assert (await finder.find_lease(number("10.5.2.1"))).lease.reserved
+
+    async def test_finds_nothing_where_nobody_leases(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.11.0-24", value(node(2)))
+        finder = store.manager().lease_finder(24)
+        for address in ("10.5.0.1", "10.5.2.1", "10.5.10.1", "10.5.111.1", "0.0.0.0", "255.255.255.255"):
+            assert await finder.find_lease(number(address)) is None
+
+    async def test_what_cannot_be_read_is_not_found(self, store):
+        await store.put("10.5.1.0-24", "{")
+        await store.put("10.5.2.7-24", value(node(2)))
+        await store.put("10.5.3.0-24/nested", value(node(3)))
+        await store.put("10.5.4.0-x", value(node(4)))
+        finder = store.manager().lease_finder(24)
+        for address in ("10.5.1.1", "10.5.2.7", "10.5.3.1", "10.5.4.1"):
+            assert await finder.find_lease(number(address)) is None
+        await store.put("10.5.1.0-24", value(node(1)))
+        assert (await finder.find_lease(number("10.5.1.1"))).lease.attrs == node(1)
+
+    async def test_finds_leases_of_another_length(self, store):
+        await store.put("10.5.8.0-22", value(node(1)))
+        await store.put("10.5.1.128-25", value(node(2)))
+        await store.put("10.5.2.0-26", value(node(3)))
+        finder = store.manager().lease_finder(24)
+        for address, key in (
+            ("10.5.8.1", "10.5.8.0-22"),
+            ("10.5.11.255", "10.5.8.0-22"),
+            ("10.5.1.200", "10.5.1.128-25"),
+            ("10.5.2.63", "10.5.2.0-26"),
+        ):
+            assert (await finder.find_lease(number(address))).key == key
+        for address in ("10.5.12.1", "10.5.1.5", "10.5.2.64"):
+            assert await finder.find_lease(number(address)) is None
+
+    async def test_finds_dual_stack_leases(self, store):
+        key = "10.5.1.0-24&fd05:0:0:1::-64"
+        await store.put(key, value(node(1, ipv6=0xFD30 << 112)))
+        assert (await store.manager().lease_finder(24).find_lease(number("10.5.1.9"))).key == key
+
+    async def test_tells_of_what_is_followed_and_of_nothing_else(self, store):
+        for index in (1, 2, 3):
+            await store.put(f"10.5.{index}.0-24", value(node(index)))
+        finder = store.manager().lease_finder(24)
+        finder.follow((await finder.find_lease(number("10.5.1.1"))).key)
+        async with Following(finder) as told:
+            await told.until(LeasePut, "10.5.1.0-24", node(1))
+            finder.follow((await finder.find_lease(number("10.5.2.1"))).key)
+            await store.put("10.5.3.0-24", value(node(30)))
+            await store.put("10.5.2.0-24", value(node(20)))
+            await store.put("10.5.1.0-24", value(node(10)))
+            await told.until(LeasePut, "10.5.2.0-24", node(20))
+            await told.until(LeasePut, "10.5.1.0-24", node(10))
+            await store.delete("10.5.2.0-24")
+            await told.until(LeaseRemoved, "10.5.2.0-24")
+            await store.put("10.5.1.0-24", "poison")
+            await told.until(LeaseRejected, "10.5.1.0-24")
+        assert "10.5.3.0-24" not in {event.key for event in told.events}
+
+    async def test_tells_what_happened_between_finding_and_following(self, store):
+        for index in (1, 2, 3):
+            await store.put(f"10.5.{index}.0-24", value(node(index)))
+        finder = store.manager().lease_finder(24)
+        async with Following(finder) as told:
+            found = [await finder.find_lease(number(f"10.5.{index}.1")) for index in (1, 2, 3)]
+            await store.delete("10.5.1.0-24")
+            await store.put("10.5.2.0-24", value(node(20)))
+            for event in found:
+                finder.follow(event.key)
+            await told.until(LeaseRemoved, "10.5.1.0-24")
+            await told.until(LeasePut, "10.5.2.0-24", node(20))
+
+    async def test_tells_nothing_any_more_of_what_is_no_longer_followed(self, store):
+        for index in (1, 2):
+            await store.put(f"10.5.{index}.0-24", value(node(index)))
+            await store.put(f"10.5.{index}.0-24", value(node(index)))
+        finder = store.manager().lease_finder(24)
+        async with Following(finder) as told:
+            for index in (1, 2):
+                finder.follow((await finder.find_lease(number(f"10.5.{index}.1"))).key)
+            await store.put("10.5.1.0-24", value(node(10)))
+            await told.until(LeasePut, "10.5.1.0-24", node(10))
+            finder.unfollow("10.5.1.0-24")
+            await store.put("10.5.1.0-24", value(node(11)))
+            await store.put("10.5.2.0-24", value(node(20)))
+            await told.until(LeasePut, "10.5.2.0-24", node(20))
+            finder.follow((await finder.find_lease(number("10.5.1.1"))).key)
+            await store.put("10.5.1.0-24", value(node(12)))
+            await told.until(LeasePut, "10.5.1.0-24", node(12))
+        assert node(11) not in [event.lease.attrs for event in told.events if isinstance(event, LeasePut)]
+
+    async def test_what_is_not_followed_may_be_unfollowed(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        finder = store.manager().lease_finder(24)
+        finder.unfollow("10.5.9.0-24")
+        async with Following(finder) as told:
+            finder.unfollow("10.5.9.0-24")
+            finder.follow((await finder.find_lease(number("10.5.1.1"))).key)
+            await store.delete("10.5.1.0-24")
+            await told.until(LeaseRemoved, "10.5.1.0-24")
+
+    async def test_many_leases_are_followed(self, store):
+        keys = [f"10.5.{index}.0-26" for index in range(1, 251)] + [f"10.5.{index}.64-26" for index in range(1, 51)]
+        for index, key in enumerate(keys):
+            await store.put(key, value(node(index)), expires=False)
+        finder = store.manager().lease_finder(26)
+        async with Following(finder) as told:
+            for key in keys:
+                finder.follow((await finder.find_lease(number(key.partition("-")[0]))).key)
+            for index, key in enumerate(keys):
+                await store.put(key, value(node(1000 + index)), expires=False)
+            for index, key in enumerate(keys):
+                await told.until(LeasePut, key, node(1000 + index))
+
+
+class Following:
+    """What `watch_followed` tells, gathered while the test goes on."""
+
+    def __init__(self, finder):
+        self.events = []
+        self._finder = finder
+
+    async def __aenter__(self):
+        self._task = asyncio.create_task(self._gather())
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _gather(self):
+        async with aclosing(self._finder.watch_followed()) as batches:
+            async for batch in batches:
+                self.events.extend(batch)
+
+    async def until(self, kind, key, attrs=None):
+        """Wait until this is the latest that was told of a key."""
+
+        def is_told():
+            assert not self._task.done(), self._task
+            latest = next((event for event in reversed(self.events) if event.key == key), None)
+            return isinstance(latest, kind) and (attrs is None or latest.lease.attrs == attrs)
+
+        await until(is_told)
+
+
+class LeaseContract:
+    """What a store does whose nodes choose their subnets themselves."""
+
+    async def test_a_first_lease_fits_the_configuration(self, store):
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+        assert CONFIG.ipv4.fits(held.lease.subnet)
+        assert held.lease.ipv6_subnet is None
+        assert held.ttl == 86_400
+        assert await store.records() == {held.key: (value(node(1)), True)}
+
+    async def test_the_earlier_lease_is_taken_again_and_republished(self, store):
+        first = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+        changed = node(1)._replace(backend_data='{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:00"}')
+        again = await store.manager().acquire(LeaseRequest(CONFIG, changed, pairs("10.5.77.0-24")))
+        assert again.key == first.key
+        assert await store.records() == {first.key: (value(changed), True)}
+
+    async def test_an_earlier_lease_outside_the_configuration_is_deleted(self, store):
+        await store.put("10.6.1.0-24", value(node(1)))
+        await store.put("10.5.1.0-25", value(node(2)))
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+        other = await store.manager().acquire(LeaseRequest(CONFIG, node(2)))
+        assert sorted(await store.records()) == sorted({held.key, other.key})
+
+    async def test_what_pods_use_is_kept_when_ipv6_is_switched_on(self, store):
+        await store.put("10.5.9.0-24", value(node(1)))
+        held = await store.manager().acquire(LeaseRequest(DUAL, node(1, ipv6=0xFD30 << 112)))
+        assert str(held.lease.subnet) == "10.5.9.0/24"
+        assert DUAL.ipv6.fits(held.lease.ipv6_subnet)
+        assert list(await store.records()) == [held.key]
+
+    async def test_of_two_leases_of_ours_the_preferred_is_taken(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.2.0-24", value(node(1)))
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1), pairs("10.5.2.0-24")))
+        assert held.key == "10.5.2.0-24"
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+        assert held.key == "10.5.1.0-24"
+        assert sorted(await store.records()) == ["10.5.1.0-24", "10.5.2.0-24"]
+
+    @pytest.mark.parametrize(
+        ("there", "is_kept"),
+        [
+            ({}, True),
+            ({"10.5.9.0-24": value(node(2))}, False),
+            ({"10.5.9.0-24": "poison"}, False),
+            ({"10.5.8.0-23": value(node(2))}, False),
+            ({"10.5.9.64-26": value(node(2))}, False),
+            ({"10.5.10.0-24": value(node(2)), "10.5.9.7-24": "host bits", "x/10.5.9.0-24": ""}, True),
+        ],
+    )
+    async def test_a_preferred_subnet_is_taken_if_it_is_free(self, store, there, is_kept):
+        for key, text in there.items():
+            await store.put(key, text)
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1), pairs("10.5.9.0-24")))
+        assert (held.key == "10.5.9.0-24") == is_kept
+        assert not (await store.records()).keys() - there.keys() - {held.key}
+
+    async def test_a_preferred_subnet_that_does_not_fit_is_not_taken(self, store):
+        wanted = pairs("10.6.1.0-24", "10.5.0.0-24", "10.5.1.0-25", "10.5.3.0-24")
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1), wanted))
+        assert held.key == "10.5.3.0-24"
+
+    async def test_a_reservation_is_ours_and_stays_one(self, store):
+        manager = store.manager()
+        await store.put("10.5.4.0-24", '{"PublicIP":"172.30.0.1"}', expires=False)
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1), pairs("10.5.5.0-24")))
+        assert (held.key, held.ttl, held.lease.reserved) == ("10.5.4.0-24", None, True)
+        again = await manager.renew(held)
+        assert (again.ttl, again.lease.reserved) == (None, True)
+        assert await store.records() == {"10.5.4.0-24": (value(node(1)), False)}
+
+    async def test_a_reservation_that_does_not_fit_is_the_operators_to_delete(self, store):
+        await store.put("10.6.4.0-24", '{"PublicIP":"172.30.0.1"}', expires=False)
+        held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+        assert CONFIG.ipv4.fits(held.lease.subnet)
+        assert "10.6.4.0-24" in await store.records()
+
+    async def test_exhausted_says_so_and_the_next_that_frees_is_taken(self, store):
+        keys = [f"10.5.0.{base}-26" for base in (0, 64, 128, 192)]
+        for number, key in enumerate(keys):
+            await store.put(key, value(node(10 + number)))
+        manager = store.manager()
+        with pytest.raises(StoreError, match=r"no subnet is free.* 4 leases"):
+            await manager.acquire(LeaseRequest(SMALL, node(1)))
+        await store.delete(keys[2])
+        assert (await manager.acquire(LeaseRequest(SMALL, node(1)))).key == keys[2]
+
+    async def test_renewing_changes_nothing_that_is_right(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        assert await manager.renew(held) == held
+
+    async def test_renewing_says_that_the_lease_is_gone(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        await store.delete(held.key)
+        with pytest.raises(LeaseLostError, match="gone"):
+            await manager.renew(held)
+        assert await store.records() == {}
+
+    async def test_renewing_never_overwrites_another_node(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        await store.put(held.key, value(node(2)))
+        with pytest.raises(LeaseLostError, match="held by"):
+            await manager.renew(held)
+        assert await store.records() == {held.key: (value(node(2)), True)}
+
+    async def test_renewing_mends_what_was_scribbled_over(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        await store.put(held.key, "poison")
+        renewed = await manager.renew(held)
+        assert renewed.lease == held.lease
+        assert (await store.records())[held.key] == (value(node(1)), True)
+
+    async def test_renewing_publishes_a_changed_address_and_keeps_the_subnet(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        moved = await manager.renew(held, node(2))
+        assert (moved.key, moved.lease.attrs) == (held.key, node(2))
+        assert await store.records() == {held.key: (value(node(2)), True)}
+        assert (await manager.renew(held, node(2))).key == held.key
+
+    @pytest.mark.parametrize(
+        ("config", "count", "make"),
+        [
+            (EXACTLY_64, 64, node),
+            (DUAL_EXACTLY_16, 16, lambda number: node(number, ipv6=(0xFD30 << 112) + number)),
+            (IPV6_ONLY, 16, node_v6),
+        ],
+        ids=["64 nodes, 64 subnets", "dual-stack, 16 of each", "IPv6 only"],
+    )
+    async def test_a_race_is_lost_by_nobody(self, store, config, count, make):
+        requests = [LeaseRequest(config, make(number + 1)) for number in range(count)]
+        everyone = await asyncio.gather(*(store.manager().acquire(request) for request in requests))
+        held = {lease.key: value(lease.lease.attrs) for lease in everyone}
+        assert len(held) == count
+        taken = [(one.lease.subnet, one.lease.ipv6_subnet) for one in everyone]
+        assert not any(overlap(a, b) for place, a in enumerate(taken) for b in taken[:place])
+        assert {key: text for key, (text, _) in (await store.records()).items()} == held
+
+    async def test_two_nodes_of_an_ipv6_only_network_get_two_leases(self, store):
+        one = await store.manager().acquire(LeaseRequest(IPV6_ONLY, node_v6(1)))
+        two = await store.manager().acquire(LeaseRequest(IPV6_ONLY, node_v6(2)))
+        assert one.lease.ipv6_subnet != two.lease.ipv6_subnet
+        assert one.key.startswith("0.0.0.0-0&fd05:")
+        assert (await store.manager().acquire(LeaseRequest(IPV6_ONLY, node_v6(1)))).key == one.key
