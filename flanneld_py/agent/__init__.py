@@ -1,0 +1,1 @@
+"""The asyncio shell of the daemon: one TaskGroup that joins store, reconciler, lease keeper and health."""

@@ -1,0 +1,188 @@
+"""The daemon: constructs all parts, joins them in one TaskGroup, and lets them go.
+
+What it made in the kernel stays when it ends, so that traffic goes on; the lease stays as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import sdnotify
+
+from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
+from flanneld_py.agent.control import serve_control
+from flanneld_py.agent.ground import GroundKeeper
+from flanneld_py.agent.health import serve_health
+from flanneld_py.agent.lease_keeper import LeaseKeeper
+from flanneld_py.agent.on_demand import OnDemand
+from flanneld_py.agent.pod_service import start_pod_service
+from flanneld_py.agent.reconciler import Reconciler
+from flanneld_py.agent.startup import Node, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
+from flanneld_py.agent.status import NodeStatus
+from flanneld_py.agent.subnet_file import write_subnet_file
+from flanneld_py.core.lease_table import LeaseTable
+from flanneld_py.core.peer import Members
+from flanneld_py.core.subnet_env import SubnetEnv
+from flanneld_py.kernel.miss import asking
+from flanneld_py.kernel.netlink_socket import NetlinkSocket
+from flanneld_py.kernel.nexthop import has_nexthops
+from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
+
+if TYPE_CHECKING:
+    from flanneld_py.agent.options import Options
+    from flanneld_py.store.subnet_manager import SubnetManager
+
+log = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def run_daemon(options: Options) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises KernelError, ConfigError, ClaimedError or OSError where it cannot go on; whatever may still come
+    (etcd, configuration, uplink, a free subnet) is waited for.
+    """
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        if task is not None:
+            task.cancel()
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        await _run(options)
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        log.info("stopped by signal; what was programmed stays")
+
+
+async def _run(options: Options) -> None:
+    rng = random.Random()  # noqa: S311 - for spreading load, not for secrets
+    async with AsyncExitStack() as stack:
+        claim = partial(claim_subnet_file, options.subnet_file)
+        stack.enter_context(await wait_for_claim("subnet file", claim))
+        status = NodeStatus()
+        await _serve(stack, options, status)
+        sock = stack.enter_context(NetlinkSocket())
+        store = EtcdSubnetManager(options.etcd, rng)
+        stack.push_async_callback(store.close)
+        node = await _start(stack, options, store, sock, rng)
+        on_demand = _make_on_demand(options, node, store, sock, rng)
+        devices = node.backend.devices(node.held.lease)
+        ground = GroundKeeper(
+            sock,
+            node.backend,
+            node.config,
+            {family: asking(device) for family, device in devices.items()} if on_demand else devices,
+            uplink=node.uplink.interface.ifindex,
+            has_nexthops=has_nexthops(sock),
+        )
+        reconciler = Reconciler(
+            sock,
+            node.backend,
+            ground,
+            LeaseTable(node.backend.read_peers, _members(node)),
+            resync_interval=options.resync_interval,
+            rng=rng,
+            on_demand=on_demand,
+        )
+        keeper = LeaseKeeper(store, node.request, node.held, options.renew_margin, rng)
+        status.begin(node, reconciler, keeper)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reconciler.run(), name="reconciler")
+            group.create_task(keeper.run(), name="lease keeper")
+            if on_demand:
+                group.create_task(on_demand.run(reconciler, ground, keeper), name="on demand")
+            else:
+                group.create_task(_follow_leases(store, reconciler, keeper), name="lease watch")
+            group.create_task(_announce(options, node, reconciler), name="announce")
+
+
+def _make_on_demand(
+    options: Options, node: Node, store: SubnetManager, sock: NetlinkSocket, rng: random.Random
+) -> OnDemand | None:
+    """Return what answers misses, if that is asked for and can be done here; says why it cannot."""
+    if not options.on_demand:
+        return None
+    if node.config.ipv4 is None or node.config.ipv6 is not None:
+        log.warning("on demand is for IPv4 networks: all peers of this network are programmed as their leases appear")
+        return None
+    finder = store.lease_finder(node.config.ipv4.subnet_len)
+    if finder is None:
+        log.warning("on demand needs a store that finds single leases: all peers are programmed as they appear")
+        return None
+    return OnDemand(sock, finder, node.config.ipv4, rng, idle=options.on_demand_idle)
+
+
+async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus) -> None:
+    """Answer about health and status from the beginning: what is waited for can be asked."""
+    control = await serve_control(options.socket_path, {"status": status.describe})
+    stack.callback(control.close)
+    pods = start_pod_service(options.subnet_file)
+    if pods is not None:
+        stack.callback(pods.close)
+    if options.healthz_port:
+        reports = {"/healthz": status.health, "/readyz": status.readiness}
+        health = await serve_health(options.healthz_ip, options.healthz_port, reports)
+        stack.callback(health.close)
+
+
+async def _start(
+    stack: AsyncExitStack, options: Options, store: SubnetManager, sock: NetlinkSocket, rng: random.Random
+) -> Node:
+    config, make_backend = await wait_for_config(store)
+    uplink = await wait_for_uplink(options, config, sock, rng)
+    backend = make_backend(uplink)
+    name = backend.claim_name
+    claim = stack.enter_context(await wait_for_claim(f"device {name}", partial(claim_device, name)))
+    loop = asyncio.get_running_loop()
+    loop.add_reader(claim, turn_away, claim)
+    stack.callback(loop.remove_reader, claim)
+    request, held = await obtain_lease(store, config, backend, sock, subnet_file=options.subnet_file, rng=rng)
+    return Node(config, uplink, backend, request, held)
+
+
+def _members(node: Node) -> Members:
+    lease = node.held.lease
+    return Members(
+        node.held.key,
+        lease.attrs[:2],
+        tuple(part.network for part in node.config.ranges),
+        tuple(subnet for subnet in lease[:2] if subnet is not None),
+        node.uplink.interface.prefixes,
+    )
+
+
+async def _follow_leases(store: SubnetManager, reconciler: Reconciler, keeper: LeaseKeeper) -> None:
+    async with aclosing(store.watch_leases()) as batches:
+        async for events in batches:
+            reconciler.take_events(events)
+            keeper.take_events(events)
+
+
+async def _announce(options: Options, node: Node, reconciler: Reconciler) -> None:
+    """Tell pods and systemd, once packets can be carried."""
+    await reconciler.synced.wait()
+    lease = node.held.lease
+    env = SubnetEnv(
+        tuple(part.network for part in node.config.ranges),
+        tuple(subnet for subnet in lease[:2] if subnet is not None),
+        node.backend.mtu,
+        options.ip_masq,
+    )
+    write_subnet_file(options.subnet_file, env)
+    sdnotify.SystemdNotifier().notify("READY=1")
+    log.info("ready: subnet_file=%s peers=%d", options.subnet_file, len(reconciler.leases.peers))

@@ -1,0 +1,101 @@
+"""What peers stand on: our own devices, and the host's routes around them.
+
+Owns making and mending the devices and the settings that they need, and the view of the host that backends decide by.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flanneld_py.backends.backend import Ground
+from flanneld_py.core.errors import KernelError
+from flanneld_py.kernel.dataplane import Scope
+from flanneld_py.kernel.device import ensure_device
+from flanneld_py.kernel.forwarding import host_settings
+from flanneld_py.kernel.host import read_routes
+from flanneld_py.kernel.sysctl import ensure_sysctl
+
+if TYPE_CHECKING:
+    from flanneld_py.backends.backend import Backend
+    from flanneld_py.core.network_config import NetworkConfig
+    from flanneld_py.kernel.device import Device
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+log = logging.getLogger(__name__)
+
+
+class GroundKeeper:
+    """Our devices and our view of the host; `scope` says what is ours in the kernel, `ground` what peers depend on."""
+
+    def __init__(
+        self,
+        sock: NetlinkSocket,
+        backend: Backend,
+        config: NetworkConfig,
+        devices: dict[int, Device],
+        *,
+        uplink: int,
+        has_nexthops: bool,
+    ) -> None:
+        """Take charge of the wanted `devices`, by the address family that each carries; `uplink` is an index."""
+        self._sock = sock
+        self._devices = devices
+        self._settings = [host_settings(part.network.family) for part in config.ranges]
+        self._settings += [setting for device in devices.values() for setting in device.sysctls]
+        self._told: set[str] = set()
+        self._follows_underlay = backend.follows_underlay
+        self.scope = Scope(
+            {},
+            uplink,
+            tuple(part.network for part in config.ranges),
+            tuple(part.subnet_len for part in config.ranges),
+            backend.nexthop_ids,
+            has_nexthops,
+        )
+        self.ground = Ground({}, (), has_nexthops)
+        self.device_is_new = False
+        """Whether a device was made since the reconciler last took note: then nothing is on it yet."""
+
+    def mend_devices(self) -> bool:
+        """Make or mend the devices and the host's settings; return whether a device had to be changed.
+
+        Raises KernelError.
+        """
+        changed = False
+        indexes: dict[int, int] = {}
+        for family, device in self._devices.items():
+            ensured = ensure_device(self._sock, device)
+            indexes[family] = ensured.ifindex
+            changed |= ensured.created or bool(ensured.mended)
+            self.device_is_new |= ensured.created
+            if ensured.created:
+                log.info("device made: name=%s mac=%s mtu=%d", device.name, device.mac.hex(":"), device.mtu)
+            elif ensured.mended:
+                log.info("device mended: name=%s what=%s", device.name, ",".join(ensured.mended))
+        self._mend_settings()
+        self.scope = replace(self.scope, devices=indexes)
+        self.ground = replace(self.ground, devices=indexes)
+        return changed
+
+    def _mend_settings(self) -> None:
+        """Have the settings as they should be. Where one must not be changed, say so once and go on."""
+        for path, value in self._settings:
+            name = "/".join(path)
+            try:
+                if ensure_sysctl(value, *path):
+                    log.info("setting changed: %s=%s", name, value)
+            except KernelError as error:
+                if name not in self._told:
+                    self._told.add(name)
+                    log.warning("packets may be lost: %s; run sysctl -w %s=%s", error, name, value)
+
+    def look_at_underlay(self) -> bool:
+        """Read the host's own routes, if peers depend on them; return whether they are others. Raises KernelError."""
+        if not self._follows_underlay:
+            return False
+        routes = tuple(route for route in read_routes(self._sock) if not self.scope.owns(route))
+        changed = routes != self.ground.routes
+        self.ground = replace(self.ground, routes=routes)
+        return changed

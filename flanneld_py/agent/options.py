@@ -1,0 +1,33 @@
+"""What the daemon is told on its command line, complete and typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flanneld_py.core.underlay import UplinkWish
+    from flanneld_py.store.etcd_options import EtcdOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The daemon's options; times in seconds, `healthz_port` 0 for no health server."""
+
+    etcd: EtcdOptions
+    uplink: UplinkWish
+    subnet_file: Path
+    renew_margin: float
+    ip_masq: bool
+    healthz_ip: str
+    healthz_port: int
+    resync_interval: float
+    on_demand: bool
+    on_demand_idle: float
+
+    @property
+    def socket_path(self) -> Path:
+        """The control socket, beside the subnet file: `.sock` in place of `.env`."""
+        return self.subnet_file.with_suffix(".sock")

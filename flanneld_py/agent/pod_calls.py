@@ -1,0 +1,157 @@
+"""What the daemon does of a call of the CNI plugin: what the plugin would, with warm sockets, and some of it later.
+
+It serves only who has the same network and the same folders as itself, and leaves every other call, with nothing
+changed, to the plugin's own process: so the two never differ in what they do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.agent.pod_reaper import PodReaper
+from flanneld_py.kernel.netlink_socket import NetlinkSocket
+from flanneld_py.kernel.netns import is_network_namespace, is_own_namespace
+from flanneld_py.pods import errors
+from flanneld_py.pods.answer import Answer, answer
+from flanneld_py.pods.errors import CniError, ElsewhereError
+from flanneld_py.pods.invocation import decode_environment, parse_invocation
+from flanneld_py.pods.verbs import Daemon, Server, perform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flanneld_py.agent.pod_service import Request
+    from flanneld_py.pods.fields import Fields
+    from flanneld_py.pods.invocation import Invocation
+
+log = logging.getLogger(__name__)
+
+_DECLINED = (2, b"")
+_OF_ONE_CONTAINER = frozenset({"ADD", "DEL", "CHECK"})
+
+
+class _Warm(threading.local):
+    """A worker's own socket, opened with its first call."""
+
+    sock: NetlinkSocket | None = None
+
+
+class PodCalls:
+    """Serves calls, several threads at once."""
+
+    def __init__(self) -> None:
+        self._warm = _Warm()
+        self._reaper = PodReaper()
+
+    def leave(self) -> None:
+        """Close what the calling thread keeps open between calls; it has served its last."""
+        if self._warm.sock is not None:
+            self._warm.sock.close()
+            self._warm.sock = None
+
+    def close(self, seconds: float) -> None:
+        """Complete what was put off, in so many seconds at most."""
+        self._reaper.wait_for_all(seconds)
+
+    def serve(self, request: Request) -> tuple[int, bytes]:
+        """Serve a call and return exit status and standard output; status 2 leaves the call to the plugin."""
+        try:
+            given = self._answer(request)
+        except ElsewhereError:
+            _log_call(request, "is left to the plugin")
+            return _DECLINED
+        _log_call(request, "succeeded" if given.status == 0 else given.output)
+        return given.status, given.output.encode()
+
+    def _answer(self, request: Request) -> Answer:
+        if not is_own_namespace(request.namespace):
+            raise ElsewhereError
+        return answer(lambda: self._perform(request))
+
+    def _perform(self, request: Request) -> Fields | None:
+        call = parse_invocation(decode_environment(request.environment), request.config)
+        container = _choose_container(call, request.container)
+        if call.verb in _OF_ONE_CONTAINER:
+            self._reaper.wait_for(call.container_id)
+        else:
+            self._reaper.wait_for_all()
+        if self._warm.sock is None:
+            self._warm.sock = NetlinkSocket()
+        folders = _Folders(request.root)
+        server = Server(self._warm.sock, Daemon(folders.require_same, self._reaper.take))
+        was_busy = self._reaper.is_busy
+        try:
+            return perform(call, container, server)
+        except CniError as error:
+            if error.code == errors.TRY_AGAIN_LATER:  # the plugin's process waits for a while, a worker must not
+                raise ElsewhereError from error
+            if error.code != errors.PLUGIN_NOT_AVAILABLE or not (self._reaper.wait_for_all() or was_busy):
+                raise
+        return perform(call, container, server)  # addresses have come back since
+
+
+def _log_call(request: Request, outcome: str) -> None:
+    variables = decode_environment(request.environment)
+    log.debug("cni: %s for %s %s", variables.get("CNI_COMMAND"), variables.get("CNI_CONTAINERID"), outcome)
+
+
+def _choose_container(call: Invocation, descriptor: int | None) -> int | None:
+    """Return the container's namespace as `verbs.open_container` would; what is not plain is the plugin's to judge."""
+    if not call.netns:
+        return None
+    if descriptor is None or not is_network_namespace(descriptor):
+        if call.verb == "DEL":
+            return None
+        raise ElsewhereError
+    if is_own_namespace(descriptor):
+        raise ElsewhereError
+    return descriptor
+
+
+class _Folders(NamedTuple):
+    """The caller's folders; `root` is the descriptor of its root."""
+
+    root: int
+
+    def require_same(self, paths: Sequence[str]) -> None:
+        """Raise ElsewhereError unless each path leads the caller and the daemon to the same place."""
+        has_same_root = _identity(os.stat("/")) == _identity(os.fstat(self.root))  # noqa: PTH116 - beside fstat
+        for path in paths:
+            if not path.startswith("/") or "\0" in path or not self._is_same(path, has_same_root=has_same_root):
+                raise ElsewhereError
+
+    def _is_same(self, path: str, *, has_same_root: bool) -> bool:
+        parts = [part for part in path.split("/") if part]
+        if not has_same_root and not self._is_without_links(parts):
+            return False  # a link in the caller's tree would be followed in the daemon's
+        for end in range(len(parts), 0, -1):
+            relative = "/".join(parts[:end])
+            ours, theirs = _look(f"/{relative}", None), _look(relative, self.root)
+            if ours is not None or theirs is not None:
+                return ours == theirs
+        return has_same_root
+
+    def _is_without_links(self, parts: Sequence[str]) -> bool:
+        for end in range(1, len(parts) + 1):
+            try:
+                found = os.lstat("/".join(parts[:end]), dir_fd=self.root)
+            except OSError:
+                return True
+            if stat.S_ISLNK(found.st_mode) or parts[end - 1] == "..":
+                return False
+        return True
+
+
+def _look(path: str, folder: int | None) -> tuple[int, int] | None:
+    try:
+        return _identity(os.stat(path, dir_fd=folder))
+    except OSError:
+        return None
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino

@@ -1,0 +1,331 @@
+"""The reconciler: the one task that changes the kernel's tables.
+
+Leases and notifications only mark what may be wrong; this task reads, plans and applies. Nothing is pruned before the
+first complete snapshot of the leases has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from flanneld_py.agent.table_writer import TableWriter
+from flanneld_py.core.entries import Kind, entry_key, entry_kind
+from flanneld_py.core.plan import TableDiff, order, plan_change
+from flanneld_py.kernel.dataplane import digest_steps, read_steps
+from flanneld_py.kernel.monitor import Change, Monitor
+from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Container, Iterable, Iterator, Sequence
+
+    from flanneld_py.agent.ground import GroundKeeper
+    from flanneld_py.backends.backend import Backend, Ground
+    from flanneld_py.core.entries import Entry, Key
+    from flanneld_py.core.lease_event import LeaseEvent, LeasePut
+    from flanneld_py.core.lease_table import LeaseTable
+    from flanneld_py.core.misses import Miss
+    from flanneld_py.core.peer import Peer
+    from flanneld_py.core.plan import Operation
+
+log = logging.getLogger(__name__)
+
+_PEERS_AT_ONCE = 500
+"""Peers whose entries are worked out before the event loop runs again."""
+_DEVICE_TRIES = 3
+"""How often a device is mended at a stretch; somebody who undoes it each time is answered at the next pass."""
+_PAUSE = 1.0
+"""Seconds until everything is tried again after the kernel refused a device or the reading of a table."""
+_TABLES = frozenset(Change(kind) for kind in Kind)
+
+
+class MissAnswerer(Protocol):
+    """What answers the kernel's misses, and has entries of its own that belong to no peer."""
+
+    def standing(self, ground: Ground) -> Sequence[Entry]:
+        """Return the entries that belong to no peer."""
+        ...
+
+    def take_misses(self, misses: list[Miss]) -> None:
+        """Take what the kernel asks for; never wait."""
+        ...
+
+
+class _EntryChange(NamedTuple):
+    """Entries as they were and as they should be; `shared` are those that stay because others need them as well."""
+
+    before: list[Entry]
+    after: list[Entry]
+    shared: Sequence[Entry]
+
+    def plan(self) -> list[Operation]:
+        return plan_change(self.before, [*self.shared, *self.after])
+
+
+class Reconciler:
+    """Keeps the kernel's tables as the leases say they should be.
+
+    `grounded` is set once our devices are there, `synced` once everything that was wanted has been tried; `busy_since`
+    is when the pass that runs now began, on the monotonic clock, None between passes.
+    """
+
+    def __init__(
+        self,
+        sock: NetlinkSocket,
+        backend: Backend,
+        keeper: GroundKeeper,
+        leases: LeaseTable,
+        *,
+        resync_interval: float,
+        rng: random.Random,
+        on_demand: MissAnswerer | None = None,
+    ) -> None:
+        """Prepare; the kernel is compared with the leases at least each `resync_interval` seconds.
+
+        `on_demand` is handed what the kernel asks for.
+        """
+        self._backend = backend
+        self._keeper = keeper
+        self._resync_interval = resync_interval
+        self._on_demand = on_demand
+        self._monitor = Monitor(sock.port)
+        # While a table is read by and by, what cannot wait is written by the other socket.
+        self._reading = NetlinkSocket()
+        self._writer = TableWriter(sock, self._notice, rng)
+        self._former: dict[str, tuple[Peer, ...]] = {}
+        self._digests: dict[Kind, int] = {}
+        self._written_ahead: set[tuple[Kind, Key]] = set()
+        self._dirty: set[Change] = {Change.DEVICE, Change.UNDERLAY}
+        self._wake = asyncio.Event()
+        self._next_resync = time.monotonic() + resync_interval
+        self.leases = leases
+        self.retries = self._writer.retries
+        self.counts = self._writer.counts
+        self.grounded = asyncio.Event()
+        self.synced = asyncio.Event()
+        self.busy_since: float | None = None
+
+    def take_events(self, events: Sequence[LeaseEvent]) -> None:
+        """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
+        was_complete = self.leases.complete
+        for key, peers in self.leases.apply(events).items():
+            # What a key had when the kernel last followed, however often it has changed since.
+            self._former.setdefault(key, peers)
+        if self.leases.complete and not was_complete:
+            self._dirty |= _TABLES
+        if self.leases.complete:
+            self._wake.set()
+
+    def program(self, event: LeasePut) -> tuple[Peer, ...]:
+        """Take over one lease and write its peers' entries at once, ahead of all else; return its peers."""
+        changed = {key: self._former.pop(key, former) for key, former in self.leases.apply((event,)).items()}
+        self._write_ahead(self._change_of(changed))
+        return self.leases.peers.get(event.key, ())
+
+    def change_standing(self, before: list[Entry], after: list[Entry]) -> None:
+        """Write at once how the entries that belong to no peer have changed."""
+        self._write_ahead(_EntryChange(before, after, ()))
+
+    def _write_ahead(self, change: _EntryChange) -> None:
+        # What a pass under way has planned for these objects is out of date.
+        self._written_ahead.update((entry_kind(entry), entry_key(entry)) for entry in (*change.before, *change.after))
+        try:
+            self._writer.apply_now(change.plan())
+        except OSError as error:
+            log.warning("not written at once: reason=%s", error)
+            self._dirty |= _TABLES
+            self._wake.set()
+        self._account_change(change)
+
+    async def run(self) -> None:
+        """Reconcile until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._monitor.fileno(), self._notice)
+        try:
+            while True:
+                self._wake.clear()
+                self.busy_since = time.monotonic()
+                try:
+                    await self._reconcile()
+                except OSError as error:
+                    await self._start_over(error)
+                else:
+                    self.busy_since = None
+                    await self._sleep()
+        finally:
+            loop.remove_reader(self._monitor.fileno())
+            self._monitor.close()
+            self._reading.close()
+
+    async def _start_over(self, error: OSError) -> None:
+        """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
+        # What failed is no single entry: the device cannot be made, or a table cannot be read.
+        log.error("reconcile broken off: %s; next try in %.0f s", error, _PAUSE)
+        self._next_resync = 0.0
+        self._digests.clear()
+        self.busy_since = None
+        await asyncio.sleep(_PAUSE)
+
+    def _notice(self) -> None:
+        changes = self._monitor.read_changes(self._keeper.scope, self._writer.own_fdb)
+        if changes:
+            self._dirty |= changes
+            for change in changes:
+                self.counts.drift[change.name.lower()] = self.counts.drift.get(change.name.lower(), 0) + 1
+            self._wake.set()
+        self._hand_over_misses()
+
+    def _hand_over_misses(self) -> None:
+        misses = self._monitor.take_misses()
+        if misses and self._on_demand is not None:
+            self._on_demand.take_misses(misses)
+
+    async def _sleep(self) -> None:
+        retry = self.retries.next_due()
+        until = self._next_resync if retry is None else min(retry, self._next_resync)
+        try:
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _reconcile(self) -> None:
+        self.counts.passes += 1
+        dirty, self._dirty = self._dirty, set()
+        now = time.monotonic()
+        is_resync = now >= self._next_resync
+        if is_resync:
+            self._next_resync = now + self._resync_interval
+        dirty = self._mend_ground(dirty, is_resync=is_resync)
+        if not self.leases.complete:
+            return
+        if is_resync:
+            dirty |= {Change(kind) for kind in Kind if Change(kind) not in dirty and not await self._is_as_wanted(kind)}
+        kinds = [kind for kind in Kind if Change(kind) in dirty]
+        if len(kinds) == len(Kind):
+            # All tables are about to be compared with the leases as they are now.
+            self._former.clear()
+        await self._follow_leases()
+        await self._compare_tables(kinds)
+        await self._writer.apply(order(self.retries.due(time.monotonic())))
+        self.synced.set()
+
+    def _mend_ground(self, dirty: set[Change], *, is_resync: bool) -> set[Change]:
+        """Mend the devices and look at the underlay; return what is to be compared after that."""
+        if is_resync or Change.DEVICE in dirty:
+            # A device that went down and came up again has lost its routes, though nothing is wrong with it now.
+            doubtful = self._mend_devices() or Change.DEVICE in dirty
+            self.grounded.set()
+            # What was told meanwhile, most of it about our own mending, belongs to this pass.
+            dirty |= self._dirty | (_TABLES if doubtful else frozenset())
+            self._dirty = set()
+        if (is_resync or Change.UNDERLAY in dirty) and self._keeper.look_at_underlay():
+            dirty |= _TABLES
+        return dirty
+
+    def _mend_devices(self) -> bool:
+        # What we change here is told to us as well; so once more after that has been read, until all is as it should.
+        changed = False
+        for _ in range(_DEVICE_TRIES):
+            if not self._keeper.mend_devices():
+                break
+            changed = True
+            self._dirty |= self._monitor.read_changes(self._keeper.scope, set()) - {Change.DEVICE}
+            self._hand_over_misses()
+        return changed
+
+    async def _is_as_wanted(self, kind: Kind) -> bool:
+        """Compare a table's sum with what it was when the table was last compared, and has become by our changes."""
+        digest = 0
+        for digest in digest_steps(self._reading, self._keeper.scope, kind):  # noqa: B007 - the last one is complete
+            await asyncio.sleep(0)
+        return self._digests.get(kind) == digest
+
+    async def _follow_leases(self) -> None:
+        """Bring the kernel to what the leases that have changed say."""
+        changed, self._former = list(self._former.items()), {}
+        for start in range(0, len(changed), _PEERS_AT_ONCE):
+            self._written_ahead.clear()
+            change = self._change_of(dict(changed[start : start + _PEERS_AT_ONCE]))
+            await self._writer.apply(change.plan(), self._written_ahead)
+            self._account_change(change)
+
+    def _change_of(self, formers: dict[str, tuple[Peer, ...]]) -> _EntryChange:
+        """Return what it means for the kernel that these keys had these peers, and have others now."""
+        former = [peer for peers in formers.values() for peer in peers]
+        current = [peer for key in formers for peer in self.leases.peers.get(key, ())]
+        shared = self._find_sharing(set(former).difference(current), formers)
+        return _EntryChange(self.desired(former), self.desired(current), self.desired(shared))
+
+    def _find_sharing(self, gone: set[Peer], keys: Container[str]) -> list[Peer]:
+        """Return the peers, of other keys, that have in common with peers that are gone what the kernel has but once.
+
+        A node that moved to another subnet has two leases with one MAC for a while, and one whose network became
+        dual-stack two with one IPv4 subnet.
+        """
+        if not gone:
+            return []
+        macs, subnets = {peer.vtep_mac for peer in gone} - {b""}, {peer.subnet for peer in gone}
+        return [
+            peer
+            for key, peers in self.leases.peers.items()
+            for peer in peers
+            if (peer.vtep_mac in macs or peer.subnet in subnets) and key not in keys
+        ]
+
+    def desired(self, peers: Iterable[Peer]) -> list[Entry]:
+        """Return the entries that lead to peers."""
+        return [entry for peer in peers for entry in self._backend.desired(peer, self._keeper.ground)]
+
+    async def _compare_tables(self, kinds: list[Kind]) -> None:
+        """Read tables, and apply how they differ from what they should be.
+
+        One table after the other, so that only one is in memory at a time; those of a new device are empty, and all
+        are written in one go.
+        """
+        groups = [kinds] if self._keeper.device_is_new else [[kind] for kind in kinds]
+        deletes: list[Operation] = []
+        self._written_ahead.clear()
+        # The same entries for all tables, whatever is told meanwhile: that is followed as a change to these.
+        peers = self._followed()
+        standing = () if self._on_demand is None else self._on_demand.standing(self._keeper.ground)
+        self._digests.update(dict.fromkeys(kinds, 0))
+        for group in groups:
+            diff = TableDiff({kind: await self._read(kind) for kind in group})
+            self.retries.forget(group)
+            for wanted in self._wanted(standing, peers):
+                self._account((entry for entry in wanted if entry_kind(entry) in group), 1)
+                await self._writer.apply(order(diff.replaces(wanted)), self._written_ahead)
+            deletes += diff.deletes()
+        await self._writer.apply(order(deletes), self._written_ahead)
+        self._keeper.device_is_new &= not kinds
+
+    def _followed(self) -> list[Peer]:
+        """Return the peers as the kernel has followed them: without what has been told since, which comes later."""
+        return [peer for peers in {**self.leases.peers, **self._former}.values() for peer in peers]
+
+    def _wanted(self, standing: Sequence[Entry], peers: Sequence[Peer]) -> Iterator[Sequence[Entry]]:
+        """Return all that should be there for these peers, in pieces."""
+        yield standing
+        for start in range(0, len(peers), _PEERS_AT_ONCE):
+            yield self.desired(peers[start : start + _PEERS_AT_ONCE])
+
+    async def _read(self, kind: Kind) -> dict[Key, Entry]:
+        table: dict[Key, Entry] = {}
+        for table in read_steps(self._reading, self._keeper.scope, kind):  # noqa: B007 - the last one is complete
+            await asyncio.sleep(0)
+        return table
+
+    def _account_change(self, change: _EntryChange) -> None:
+        self._account(change.before, -1)
+        self._account(change.after, 1)
+
+    def _account(self, entries: Iterable[Entry], sign: int) -> None:
+        """Keep the sums of what the tables should hold up to date."""
+        for entry in entries:
+            kind = entry_kind(entry)
+            if kind in self._digests:
+                self._digests[kind] += sign * hash(entry)

@@ -1,0 +1,133 @@
+"""What must be there before the daemon can carry packets, waited for in turn: configuration, uplink, device, lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from flanneld_py.agent.claim import ClaimedError
+from flanneld_py.agent.retry import until_it_works
+from flanneld_py.agent.subnet_file import read_former_subnets
+from flanneld_py.backends.registry import parse_backend
+from flanneld_py.core.errors import ConfigError, StoreError
+from flanneld_py.core.network_config import parse_network_config
+from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.core.underlay import NoUplinkError, pick_uplink
+from flanneld_py.kernel.host import read_interfaces, read_routes
+from flanneld_py.store.subnet_manager import LeaseRequest
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from flanneld_py.agent.options import Options
+    from flanneld_py.backends.backend import Backend
+    from flanneld_py.core.lease import Lease, LeaseAttrs
+    from flanneld_py.core.network_config import NetworkConfig
+    from flanneld_py.core.underlay import Uplink
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+    from flanneld_py.store.subnet_manager import HeldLease, SubnetManager
+
+Claim = TypeVar("Claim")
+
+log = logging.getLogger(__name__)
+
+_CLAIM_PATIENCE = 30.0
+"""Seconds that a second daemon waits for the first one to leave the device, as in a rolling update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What this node is, once it has all it needs: its network, its way out, its backend and its lease."""
+
+    config: NetworkConfig
+    uplink: Uplink
+    backend: Backend
+    request: LeaseRequest
+    held: HeldLease
+
+
+async def wait_for_config(store: SubnetManager) -> tuple[NetworkConfig, Callable[[Uplink], Backend]]:
+    """Return the first configuration that can be used; says what is wrong with each that cannot."""
+    async for text in store.watch_config():
+        if text is None:
+            log.warning("waiting: for=configuration reason=there is none yet in the store")
+            continue
+        try:
+            config = parse_network_config(text)
+            make_backend = parse_backend(config)
+        except ConfigError as error:
+            log.error("waiting: for=a better configuration reason=%s", error)  # noqa: TRY400
+            continue
+        if not config.backend_given:
+            log.warning("configuration has no Backend: it means udp, as with Go flannel")
+        return config, make_backend
+    raise AssertionError("unreachable: a store's configuration is watched without end")
+
+
+async def wait_for_uplink(options: Options, config: NetworkConfig, sock: NetlinkSocket, rng: random.Random) -> Uplink:
+    """Return the uplink, once the host has one that fits. Raises ConfigError for a wrong --iface-regex."""
+
+    async def pick() -> Uplink:
+        return pick_uplink(
+            options.uplink,
+            read_interfaces(sock),
+            read_routes(sock),
+            ipv4=config.ipv4 is not None,
+            ipv6=config.ipv6 is not None,
+        )
+
+    uplink = await until_it_works("uplink", pick, NoUplinkError, rng, longest=2.0)
+    log.info(
+        "uplink chosen: name=%s because=%s public_ip=%s public_ipv6=%s mtu=%d",
+        uplink.interface.name,
+        uplink.reason,
+        uplink.public_ip,
+        uplink.public_ipv6,
+        uplink.interface.mtu,
+    )
+    return uplink
+
+
+async def wait_for_claim(what: str, claim: Callable[[], Claim]) -> Claim:
+    """Claim something, waiting for another daemon to leave it; raise ClaimedError if it stays."""
+    deadline = asyncio.get_running_loop().time() + _CLAIM_PATIENCE
+    said = False
+    while True:
+        try:
+            return claim()
+        except ClaimedError as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            if not said:
+                log.warning("waiting: for=%s reason=%s", what, error)
+                said = True
+        await asyncio.sleep(0.2)
+
+
+async def obtain_lease(
+    store: SubnetManager,
+    config: NetworkConfig,
+    backend: Backend,
+    sock: NetlinkSocket,
+    *,
+    subnet_file: Path,
+    rng: random.Random,
+) -> tuple[LeaseRequest, HeldLease]:
+    """Get our lease, close to our earlier one. Raises KernelError where the kernel lacks the backend."""
+    identity = backend.publish(sock, None, os.urandom)
+    earlier: Lease | None = await until_it_works("store", lambda: store.find_own(identity), StoreError, rng)
+    attrs: LeaseAttrs = backend.publish(sock, earlier.attrs if earlier else None, os.urandom)
+    former = read_former_subnets(subnet_file)
+    pair = (
+        next((subnet for subnet in former if subnet.family == IPV4), None),
+        next((subnet for subnet in former if subnet.family == IPV6), None),
+    )
+    request = LeaseRequest(config, attrs, (pair,) if any(pair) else ())
+    held = await until_it_works("a lease", lambda: store.acquire(request), StoreError, rng)
+    log.info("lease acquired: key=%s ttl=%s", held.key, held.ttl)
+    return request, held

@@ -1,0 +1,97 @@
+"""What the daemon tells about itself: health, readiness and status, gathered from its parts when asked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from flanneld_py import __version__
+from flanneld_py.core.entries import describe_entry
+from flanneld_py.core.prefix import format_address
+
+if TYPE_CHECKING:
+    from flanneld_py.agent.health import Report
+    from flanneld_py.agent.lease_keeper import LeaseKeeper
+    from flanneld_py.agent.reconciler import Reconciler
+    from flanneld_py.agent.startup import Node
+
+_STUCK_AFTER = 60.0
+"""Seconds of work that never ends after which the reconciler counts as stuck."""
+
+
+class NodeStatus:
+    """Answers from the first moment on; before `begin`, that the daemon is still starting."""
+
+    def __init__(self) -> None:
+        self._parts: tuple[Node, Reconciler, LeaseKeeper] | None = None
+
+    def begin(self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper) -> None:
+        """Take over the parts to tell about."""
+        self._parts = (node, reconciler, keeper)
+
+    def health(self) -> Report:
+        """Say whether the daemon lives: its reconciler gets to the end of what it does."""
+        wrong = []
+        if self._parts is not None:
+            busy = self._parts[1].busy_since
+            if busy is not None and time.monotonic() - busy > _STUCK_AFTER:
+                wrong.append(f"the reconciler is stuck since {time.monotonic() - busy:.0f} s")
+        return "flanneld is running", wrong
+
+    def readiness(self) -> Report:
+        """Say whether packets are carried: lease held, leases of the others known, kernel as it should be."""
+        if self._parts is None:
+            return "", ["starting: configuration, uplink and lease are not complete yet"]
+        _, reconciler, keeper = self._parts
+        wrong = []
+        if keeper.is_lost:
+            wrong.append(f"lease: {keeper.held.key} is lost")
+        if not reconciler.leases.complete:
+            wrong.append("leases: the store has not told all of them yet")
+        elif not reconciler.synced.is_set():
+            wrong.append("kernel: the first reconcile is not complete yet")
+        return "flanneld is ready", wrong
+
+    def describe(self) -> dict[str, Any]:
+        """Return the whole status as plain JSON data."""
+        _, wrong = self.readiness()
+        told: dict[str, Any] = {"version": __version__, "ready": not wrong, "missing": wrong}
+        if self._parts is None:
+            return told
+        node, reconciler, keeper = self._parts
+        uplink = node.uplink
+        told |= {
+            "uplink": {
+                "name": uplink.interface.name,
+                "reason": uplink.reason,
+                "mtu": uplink.interface.mtu,
+                "public_ip": _text(uplink.public_ip),
+                "public_ipv6": _text(uplink.public_ipv6),
+            },
+            "lease": {
+                "key": keeper.held.key,
+                "lost": keeper.is_lost,
+                "reserved": keeper.held.lease.reserved,
+                "seconds_left": keeper.time_left,
+            },
+            "backend": {"type": node.config.backend_type, "mtu": node.backend.mtu},
+            "peers": [
+                {"subnet": str(peer.subnet), "public_ip": format_address(peer.subnet.family, peer.public_ip)}
+                for peer in reconciler.leases
+            ],
+            "skipped": {**reconciler.leases.skipped, **reconciler.leases.rejected},
+            "failing": [
+                {
+                    "entry": describe_entry(failure.operation.entry),
+                    "attempts": failure.attempts,
+                    "reason": failure.reason,
+                }
+                for failure in reconciler.retries
+            ],
+            "drift": reconciler.counts.drift,
+        }
+        return told
+
+
+def _text(address: object) -> str | None:
+    return None if address is None else str(address)

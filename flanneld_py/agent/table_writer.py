@@ -1,0 +1,90 @@
+"""Writing operations to the kernel in small batches, between which the event loop runs.
+
+Owns what has failed and when it is tried again, and which of the kernel's notifications our own operations cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.entries import FdbEntry, describe_entry, entry_key
+from flanneld_py.core.retries import RetryQueue
+from flanneld_py.kernel.dataplane import apply_batch
+from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from flanneld_py.core.entries import Key, Kind
+    from flanneld_py.core.plan import Operation
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+log = logging.getLogger(__name__)
+
+_BATCH = 40
+"""Operations in one system call: ten peers, which block the event loop for about a millisecond."""
+
+
+@dataclass(slots=True)
+class ReconcileCounts:
+    """What has been done since the start; `drift` counts by kind what others have changed under us."""
+
+    passes: int = 0
+    operations: int = 0
+    failures: int = 0
+    drift: dict[str, int] = field(default_factory=dict)
+
+
+class TableWriter:
+    """Applies operations; what the kernel refuses waits in `retries` for a try of its own."""
+
+    def __init__(self, sock: NetlinkSocket, notice: Callable[[], None], rng: random.Random) -> None:
+        """Prepare; `notice` is called after each batch, while `own_fdb` names the forwarding entries in it."""
+        self._sock = sock
+        self._notice = notice
+        self._rng = rng
+        self.retries = RetryQueue()
+        self.counts = ReconcileCounts()
+        self.own_fdb: set[tuple[int, FdbEntry]] = set()
+
+    async def apply(
+        self, operations: Sequence[Operation], outdated: AbstractSet[tuple[Kind, Key]] = frozenset()
+    ) -> None:
+        """Apply operations in their order. What fails does not stop the others.
+
+        Objects in `outdated`, which may grow meanwhile, are left as they are.
+        """
+        for start in range(0, len(operations), _BATCH):
+            batch = operations[start : start + _BATCH]
+            if outdated:
+                batch = [one for one in batch if (one.kind, entry_key(one.entry)) not in outdated]
+            self.apply_now(batch)
+            await asyncio.sleep(0)
+
+    def apply_now(self, batch: Sequence[Operation]) -> None:
+        """Apply a few operations at once, without letting the event loop run in between."""
+        self.own_fdb = {
+            (RTM_DELNEIGH if operation.delete else RTM_NEWNEIGH, operation.entry)
+            for operation in batch
+            if isinstance(operation.entry, FdbEntry)
+        }
+        failed = apply_batch(self._sock, batch)
+        self._notice()
+        self.own_fdb = set()
+        self.counts.operations += len(batch)
+        self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
+        for index, (errno, reason) in failed.items():
+            self._note_failure(batch[index], errno, reason)
+
+    def _note_failure(self, operation: Operation, errno: int, reason: str) -> None:
+        self.counts.failures += 1
+        failure = self.retries.record(operation, errno, reason, time.monotonic(), self._rng.random())
+        if failure.attempts == 1:
+            verb, what = "delete" if operation.delete else "write", describe_entry(operation.entry)
+            log.warning("kernel refused to %s %s: %s (errno %d); trying again", verb, what, reason, errno)

@@ -1,0 +1,1 @@
+"""What carries packets between nodes: one file a backend, each giving desired state."""

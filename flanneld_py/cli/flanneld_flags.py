@@ -1,0 +1,152 @@
+"""flanneld's flags: Go flanneld's, with its names and defaults, and our own; and what they mean together.
+
+A flag of Go flanneld that has no effect here yet is accepted, and listed in `without_effect`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flanneld_py.agent.options import Options
+from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_integer, parse_seconds, parse_text
+from flanneld_py.core.errors import ConfigError
+from flanneld_py.core.underlay import UplinkWish
+from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flanneld_py.core.prefix import Address
+
+
+def _text(name: str, default: str, told: str) -> Flag:
+    return Flag(name, default, parse_text, told)
+
+
+def _texts(name: str, told: str) -> Flag:
+    return Flag(name, (), parse_text, f"{told}; may be given more than once", repeatable=True)
+
+
+def _switch(name: str, default: bool, told: str) -> Flag:
+    return Flag(name, default, parse_boolean, told, is_boolean=True)
+
+
+def _number(name: str, default: int, low: int, high: int, told: str) -> Flag:
+    return Flag(name, default, parse_integer(low, high), told)
+
+
+def _parse_address(version: int) -> Callable[[str], Address | None]:
+    def parse(text: str) -> Address | None:
+        if not text:
+            return None
+        try:
+            address: Address = ipaddress.ip_address(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no address") from error
+        if version and address.version != version:
+            raise ValueError(f"{text} is no IPv{version} address")
+        return address
+
+    return parse
+
+
+FLAGS: tuple[Flag, ...] = (
+    _text("etcd-endpoints", DEFAULT_ENDPOINTS, "comma list of etcd endpoints"),
+    _text("etcd-prefix", DEFAULT_PREFIX, "etcd prefix of the network"),
+    _text("etcd-keyfile", "", "key file of the client certificate"),
+    _text("etcd-certfile", "", "client certificate file"),
+    _text("etcd-cafile", "", "certificate authority file to check etcd by"),
+    _text("etcd-username", "", "etcd user name"),
+    _text("etcd-password", "", "etcd password; better --etcd-password-file or the variable, which ps does not show"),
+    _text("etcd-password-file", "", "file that holds the etcd password"),
+    _texts("iface", "interface name or address to use between hosts"),
+    _texts("iface-regex", "regular expression for the interface to use between hosts"),
+    Flag("iface-can-reach", None, _parse_address(0), "use the interface by which this address is reached"),
+    Flag("public-ip", None, _parse_address(4), "address that other nodes send to"),
+    Flag("public-ipv6", None, _parse_address(6), "IPv6 address that other nodes send to"),
+    _text("subnet-file", "/run/flannel/subnet.env", "file that tells pods' plugins the subnet"),
+    _number("subnet-lease-renew-margin", 60, 1, 1439, "minutes before its end at which the lease is renewed"),
+    _switch("ip-masq", False, "masquerade traffic that leaves the network"),
+    _switch("ip-masq-fully-random-disable", False, "do not randomise the masquerade's ports"),
+    _switch("ip-blackhole-route", False, "add a blackhole route for the own subnet"),
+    _switch("iptables-forward-rules", True, "accept forwarded traffic of the network"),
+    Flag("iptables-resync", 5.0, parse_seconds, "seconds between checks of the rules"),
+    _text("healthz-ip", "0.0.0.0", "address of the health server"),
+    _number("healthz-port", 0, 0, 65535, "port of the health server, 0 for none"),
+    _switch("kube-subnet-mgr", False, "use the Kubernetes API in place of etcd"),
+    _text("kube-api-url", "", "Kubernetes API server"),
+    _text("kube-annotation-prefix", "flannel.alpha.coreos.com", "prefix of the Node's annotations"),
+    _text("kubeconfig-file", "", "kubeconfig file"),
+    _text("net-config-path", "/etc/kube-flannel/net-conf.json", "configuration file with Kubernetes"),
+    _switch("set-node-network-unavailable", True, "set the Node's NetworkUnavailable condition"),
+    _switch("on-demand", False, "program a peer when it is first needed, and take it away when it is idle"),
+    Flag("on-demand-idle", 600.0, parse_seconds, "seconds without a packet after which a peer is idle"),
+    Flag("resync-interval", 60.0, parse_seconds, "seconds between full comparisons with the kernel"),
+    _number("v", 0, -(2**31), 2**31 - 1, "how much to log: 0 events, 4 and more details"),
+    _text("vmodule", "", "accepted as by Go flanneld"),
+    _text("log_backtrace_at", "", "accepted as by Go flanneld"),
+    _switch("version", False, "print the version and exit"),
+)
+
+_WITHOUT_EFFECT_YET = {
+    "ip-masq": "no masquerade rules are written yet",
+    "ip-blackhole-route": "no blackhole route is written yet",
+}
+
+
+def without_effect(values: Mapping[str, object]) -> list[str]:
+    """Return a line for each flag that was asked for and does nothing in this version."""
+    return [f"--{name}: {why}" for name, why in _WITHOUT_EFFECT_YET.items() if values[name]]
+
+
+def make_options(values: Mapping[str, Any]) -> Options:
+    """Put the values of the flags together. Raises FlagError naming the flag."""
+    if values["kube-subnet-mgr"]:
+        raise FlagError("--kube-subnet-mgr: the Kubernetes store is not built yet; use etcd")
+    for name in ("resync-interval", "on-demand-idle"):
+        if values[name] <= 0:
+            raise FlagError(f"--{name}: it must be over 0 s")
+    return Options(
+        etcd=_make_etcd_options(values),
+        uplink=UplinkWish(
+            values["iface"],
+            values["iface-regex"],
+            values["iface-can-reach"],
+            values["public-ip"],
+            values["public-ipv6"],
+        ),
+        subnet_file=Path(values["subnet-file"]),
+        renew_margin=values["subnet-lease-renew-margin"] * 60.0,
+        ip_masq=values["ip-masq"],
+        healthz_ip=values["healthz-ip"],
+        healthz_port=values["healthz-port"],
+        resync_interval=values["resync-interval"],
+        on_demand=values["on-demand"],
+        on_demand_idle=values["on-demand-idle"],
+    )
+
+
+def _make_etcd_options(values: Mapping[str, Any]) -> EtcdOptions:
+    try:
+        return EtcdOptions(
+            endpoints=parse_endpoints(values["etcd-endpoints"]),
+            prefix=values["etcd-prefix"],
+            cafile=values["etcd-cafile"],
+            certfile=values["etcd-certfile"],
+            keyfile=values["etcd-keyfile"],
+            username=values["etcd-username"],
+            password=_read_password(values["etcd-password"], values["etcd-password-file"]),
+        )
+    except ConfigError as error:
+        raise FlagError(f"--{error}") from error
+
+
+def _read_password(given: str, file: str) -> str:
+    if not file:
+        return given
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FlagError(f"--etcd-password-file: {error}") from error

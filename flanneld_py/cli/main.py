@@ -1,0 +1,80 @@
+"""flanneld's entry: reads flags, sets up the log, runs the daemon, and turns its errors into exit codes.
+
+The only place that exits the process: 0 stopped or asked for help, 1 cannot go on, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from flanneld_py import __version__
+from flanneld_py.cli.flags import FlagError, HelpRequestedError, describe_flags, parse_flags
+from flanneld_py.cli.flanneld_flags import FLAGS, make_options, without_effect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flanneld_py.agent.options import Options
+
+log = logging.getLogger("flanneld")
+
+_DETAILS = 4
+"""From this -v on, details are logged."""
+
+
+def main() -> None:
+    """Run flanneld as the command line says."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(words: list[str]) -> int:
+    try:
+        values = parse_flags(FLAGS, words, os.environ)
+        if values["version"]:
+            print(__version__)
+            return 0
+        options = make_options(values)
+    except HelpRequestedError:
+        print(f"flanneld {__version__}: an overlay network daemon, compatible with flannel\n\nFlags, each also as")
+        print(f"FLANNELD_… variable (--etcd-prefix is FLANNELD_ETCD_PREFIX):\n{describe_flags(FLAGS)}")
+        return 0
+    except FlagError as error:
+        print(f"flanneld: {error}", file=sys.stderr)
+        return 2
+    level = logging.DEBUG if isinstance(values["v"], int) and values["v"] >= _DETAILS else logging.INFO
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for library in ("asyncio", "grpc"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for line in without_effect(values):
+        log.warning("flag without effect: %s", line)
+    return _run(options)
+
+
+def _run(options: Options) -> int:
+    # Late, so that a wrong flag is told at once and without the cost of the daemon's imports.
+    from flanneld_py.agent.claim import ClaimedError
+    from flanneld_py.agent.daemon import run_daemon
+    from flanneld_py.agent.lease_keeper import SubnetChangedError
+    from flanneld_py.core.errors import ConfigError
+
+    failed = False
+    log.info("flanneld %s starts: pid=%d", __version__, os.getpid())
+    try:
+        asyncio.run(run_daemon(options))
+    except* (ClaimedError, ConfigError, SubnetChangedError, OSError) as group:
+        for error in _leaves(group):
+            log.error("cannot go on: %s", error)  # noqa: TRY400 - the message is for the operator
+        failed = True
+    return int(failed)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,65 @@
+"""The files that `flannelctl cni install` writes, as bytes: the plugin's executable and the conflist. Pure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+
+_LONGEST_SHEBANG = 127
+"""Bytes of a script's first line that every kernel reads (BINPRM_BUF_SIZE was 128 before Linux 5.1)."""
+
+_FLAGS = "-IS"
+"""Isolated and without `site`: nothing in the environment or in the user's folders changes the plugin, and it starts
+in a third of the time."""
+
+_CODE = """\
+import gc
+import posix
+import sys
+
+gc.disable()
+sys.path.append({folder})
+from cni_plugin.main import main
+
+posix._exit(main())
+"""
+"""The process ends before there is anything to collect, and leaves its tidying up to the kernel: 3 ms less."""
+
+
+def encode_executable(interpreter: str, folder: str) -> bytes:
+    """Return the script that runs the plugin by an interpreter with the packages in a folder, both absolute."""
+    code = _CODE.format(folder=ascii(folder))
+    shebang = f"#!{interpreter} {_FLAGS}\n"
+    if len(os.fsencode(shebang)) <= _LONGEST_SHEBANG and not any(character.isspace() for character in interpreter):
+        return os.fsencode(shebang + code)
+    # The kernel splits the first line at spaces and cuts it off; a shell does neither.
+    return os.fsencode(f'#!/bin/sh\nexec {shlex.quote(interpreter)} {_FLAGS} -c {shlex.quote(code)} "$@"\n')
+
+
+def encode_conflist(*, has_portmap: bool, anti_spoof: bool = True) -> bytes:
+    """Return the network configuration that kube-flannel brings, with portmap only where that is installed.
+
+    With `anti_spoof` a pod can send with its own MAC and addresses only; the genuine plugins pass over the key.
+
+    The version is the newest that runtimes in use understand; those that know `cniVersions` may choose a later one.
+    """
+    plugins: list[dict[str, object]] = [
+        {
+            "type": "flannel",
+            "delegate": {"hairpinMode": True, "isDefaultGateway": True} | ({"antiSpoof": True} if anti_spoof else {}),
+        }
+    ]
+    if has_portmap:
+        plugins.append({"type": "portmap", "capabilities": {"portMappings": True}})
+    content = {"name": "cbr0", "cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"], "plugins": plugins}
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def written_conflists() -> tuple[bytes, ...]:
+    """Return all that an installation may have written: whatever else is there, a user wrote."""
+    return tuple(
+        encode_conflist(has_portmap=has_portmap, anti_spoof=anti_spoof)
+        for has_portmap in (False, True)
+        for anti_spoof in (False, True)
+    )

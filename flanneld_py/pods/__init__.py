@@ -1,0 +1,1 @@
+"""Wiring a pod: bridge, veth pair, addresses and their allocation, CNI results; synchronous."""

@@ -1,0 +1,155 @@
+"""ADD: a container gets its device, addresses and routes; or, if a step fails, nothing stays behind.
+
+Everything is checked before the first change. The order of the changes is such that a kill between two of them leaves
+what a DEL finds: first the scratch file, then the addresses, then the device.
+"""
+
+from __future__ import annotations
+
+from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
+from flanneld_py.core.prefix import Prefix, format_address
+from flanneld_py.kernel import link as links
+from flanneld_py.pods import errors, guard, pod_link, scratch
+from flanneld_py.pods.bridge import ensure_bridge, ensure_gateways, random_mac, refuse_router_advertisements
+from flanneld_py.pods.bridge_conf import parse_bridge_conf
+from flanneld_py.pods.errors import CniError
+from flanneld_py.pods.host_local import AddressStore
+from flanneld_py.pods.label import Label
+from flanneld_py.pods.masquerade import drop_masquerade, ensure_masquerade
+from flanneld_py.pods.result import Interface, PodRoute, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flanneld_py.kernel.link import Link
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+    from flanneld_py.pods.bridge_conf import BridgeConf
+    from flanneld_py.pods.fields import Fields
+    from flanneld_py.pods.invocation import Invocation
+    from flanneld_py.pods.network_conf import NetworkConf
+    from flanneld_py.pods.result import Dns, PodAddress
+
+
+class _Job(NamedTuple):
+    """What the steps of one ADD share; `undo` takes back what they made, the latest first."""
+
+    call: Invocation
+    network: NetworkConf
+    delegate: Fields
+    conf: BridgeConf
+    namespace: int
+    sock: NetlinkSocket
+    undo: list[Callable[[], None]]
+
+
+def attach(call: Invocation, network: NetworkConf, delegate: Fields, namespace: int, sock: NetlinkSocket) -> Result:
+    """Wire a container to the bridge. `namespace` is its descriptor, `sock` speaks to the host's.
+
+    Raises CniError, KernelError, OSError; then whatever was made is gone again.
+    """
+    conf = parse_bridge_conf(delegate, call.args)
+    conf = conf._replace(mac=conf.mac or random_mac())
+    dns = _read_dns(conf)
+    bridge = ensure_bridge(sock, conf)
+    if conf.is_gateway:
+        ensure_gateways(sock, bridge, conf.ipam.subnets, force=conf.force_address)
+    job = _Job(call, network, delegate, conf, namespace, sock, [])
+    try:
+        return _wire(job, bridge, _reserve(job, bridge), dns)
+    except BaseException as error:
+        problems = _undo_all(job)
+        if problems:
+            raise CniError(errors.INTERNAL, str(error), f"and clearing up failed: {'; '.join(problems)}") from error
+        raise
+
+
+def _read_dns(conf: BridgeConf) -> Dns:
+    if any(conf.dns) or not conf.ipam.resolv_conf:
+        return conf.dns
+    from flanneld_py.pods.resolv_conf import read_resolv_conf
+
+    return read_resolv_conf(conf.ipam.resolv_conf)
+
+
+def _reserve(job: _Job, bridge: Link) -> tuple[PodAddress, ...]:
+    with AddressStore(job.conf.ipam.store) as addresses:
+        has_booted = addresses.notice_boot()
+    if has_booted:
+        _reclaim(job, bridge)
+    try:
+        return _try_reserve(job)
+    except CniError as error:
+        if error.code != errors.PLUGIN_NOT_AVAILABLE or not _reclaim(job, bridge):
+            raise
+    return _try_reserve(job)
+
+
+def _reclaim(job: _Job, bridge: Link) -> bool:
+    from flanneld_py.pods.reclaim import reclaim
+
+    return reclaim(job.sock, job.network, job.conf.ipam, bridge)
+
+
+def _try_reserve(job: _Job) -> tuple[PodAddress, ...]:
+    call, ipam = job.call, job.conf.ipam
+    with AddressStore(ipam.store) as addresses:
+        # The scratch file came before any address: without it the container holds none.
+        has_been_here = scratch.has_scratch(job.network.data_dir, call.container_id)
+        held = addresses.find(call.container_id, call.ifname) if has_been_here else ()
+        if held:
+            texts = ", ".join(format_address(family, address) for family, address in held)
+            raise CniError(
+                errors.INVALID_ENVIRONMENT,
+                f"{call.ifname} of container {call.container_id} has been added already, and holds {texts}",
+                "a DEL must come before another ADD",
+            )
+        job.undo.append(scratch.write_scratch(job.network.data_dir, call.container_id, job.delegate))
+        pod = addresses.reserve(ipam.subnets, ipam.requested, call.container_id, call.ifname)
+    job.undo.append(lambda: _give_back(job, pod))
+    return pod
+
+
+def _give_back(job: _Job, pod: tuple[PodAddress, ...]) -> None:
+    with AddressStore(job.conf.ipam.store) as addresses:
+        addresses.give_back((entry.subnet.family, entry.address) for entry in pod)
+
+
+def _wire(job: _Job, bridge: Link, pod: tuple[PodAddress, ...], dns: Dns) -> Result:
+    call, conf = job.call, job.conf
+    near = pod_link.create_pair(
+        job.sock, conf, bridge, job.namespace, Label(conf.ipam.store.network, call.container_id, call.ifname)
+    )
+    job.undo.append(lambda: links.delete_link(job.sock, near.ifindex))
+    refuse_router_advertisements(near.name)
+    guard.ensure_guard(conf, near.name, pod)
+    routes = conf.ipam.routes + (_default_routes(conf.ipam.routes, pod) if conf.is_default_gateway else ())
+    far = pod_link.configure(job.namespace, call.ifname, pod, routes, detects_duplicates=conf.detects_duplicates)
+    if conf.ip_masq:
+        held = [(address.subnet.family, address.address) for address in pod]
+        job.undo.append(lambda: drop_masquerade(conf.ipam.store.network, call.container_id, held))
+        ensure_masquerade(conf.ipam.store.network, call.container_id, pod)
+    pod_link.wait_until_forwarding(job.sock, near.name)
+    interfaces = (_describe(bridge), _describe(near), _describe(far, call.netns))
+    place = len(interfaces) - 1
+    return Result(interfaces, tuple(address._replace(interface=place) for address in pod), routes, dns)
+
+
+def _describe(link: Link, sandbox: str = "") -> Interface:
+    return Interface(link.name, link.mac.hex(":"), link.mtu, sandbox)
+
+
+def _default_routes(routes: tuple[PodRoute, ...], pod: tuple[PodAddress, ...]) -> tuple[PodRoute, ...]:
+    # A default route of the user's own stands, if it says through which gateway.
+    given = {route.dst for route in routes if route.gateway is not None}
+    wanted = {Prefix(address.subnet.family, 0, 0): address.gateway for address in reversed(pod)}
+    return tuple(PodRoute(dst, gateway) for dst, gateway in reversed(wanted.items()) if dst not in given)
+
+
+def _undo_all(job: _Job) -> list[str]:
+    problems = []
+    while job.undo:
+        try:
+            job.undo.pop()()
+        except (CniError, OSError) as error:
+            problems.append(str(error))
+    return problems

@@ -1,0 +1,97 @@
+"""DEL: what an ADD made for a container's device is taken down again, as far as it is there.
+
+Idempotent. It bears a missing namespace, a missing scratch file and an ADD that was killed half-way, and goes on
+after an error; only an address is not given back as long as the device that has it stands.
+"""
+
+from __future__ import annotations
+
+from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
+from flanneld_py.pods import errors, guard, scratch
+from flanneld_py.pods.bridge_conf import parse_store_conf
+from flanneld_py.pods.errors import CniError
+from flanneld_py.pods.host_local import AddressStore
+from flanneld_py.pods.masquerade import drop_masquerade
+from flanneld_py.pods.pod_link import delete_device, disconnect_device
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+    from flanneld_py.pods.bridge_conf import StoreConf
+    from flanneld_py.pods.fields import Fields
+    from flanneld_py.pods.invocation import Invocation
+    from flanneld_py.pods.network_conf import NetworkConf
+
+    Later = Callable[[str, int, Callable[[NetlinkSocket], None]], None]
+    """Takes a container, the index of its device on the host, and what is to be done when that is deleted."""
+
+
+class Departure(NamedTuple):
+    """Whose device goes, and what the ADD kept about it: nothing, where `is_kept` is false."""
+
+    container_id: str
+    ifname: str
+    data_dir: str
+    store: StoreConf
+    ip_masq: bool
+    is_guarded: bool
+    is_kept: bool
+
+
+def plan_departure(call: Invocation, network: NetworkConf, delegate: Fields | None) -> Departure:
+    """Say what a DEL has to take down; `delegate` is what the ADD kept. Raises CniError."""
+    own = {**network.delegate, "name": network.name, "ipam": network.ipam}
+    try:
+        kept = delegate or own
+        store = parse_store_conf(kept)
+    except CniError:
+        kept = own
+        store = parse_store_conf(kept)
+    ip_masq = kept.get("ipMasq") is True
+    is_guarded = guard.is_wanted(kept)
+    return Departure(call.container_id, call.ifname, network.data_dir, store, ip_masq, is_guarded, delegate is not None)
+
+
+def detach(departure: Departure, namespace: int | None, sock: NetlinkSocket, later: Later | None) -> None:
+    """Take a container off the bridge. `namespace` is its descriptor, None if it is gone.
+
+    With `later` the device is only disconnected; deleting it takes the kernel 20 ms, and is left to `later`. Raises
+    CniError with all that went wrong, OSError.
+    """
+    held = _find(departure) if departure.ip_masq or not departure.is_kept else ()
+    problems = []
+    near = None
+    # Without file and address the device is not ours: an ADD that found it there must not have it deleted.
+    if namespace is not None and (departure.is_kept or held):
+        try:
+            if later is not None:
+                near = disconnect_device(sock, namespace, departure.ifname)
+            if near is None:
+                delete_device(namespace, departure.ifname)
+        except OSError as error:
+            problems.append(str(error))
+    if departure.ip_masq:
+        try:
+            drop_masquerade(departure.store.network, departure.container_id, held)
+        except OSError as error:
+            problems.append(str(error))
+    if problems:
+        raise CniError(errors.INTERNAL, f"{departure.ifname} could not be taken down", "; ".join(problems))
+    if near is None or later is None:
+        _release(departure, sock)
+    else:
+        later(departure.container_id, near, lambda sock: _release(departure, sock))
+
+
+def _find(departure: Departure) -> tuple[tuple[int, int], ...]:
+    with AddressStore(departure.store) as addresses:
+        return addresses.find(departure.container_id, departure.ifname)
+
+
+def _release(departure: Departure, sock: NetlinkSocket) -> None:
+    if departure.is_guarded:
+        guard.drop_orphans(sock)
+    with AddressStore(departure.store) as addresses:
+        addresses.release(departure.container_id, departure.ifname)
+    scratch.remove_scratch(departure.data_dir, departure.container_id)

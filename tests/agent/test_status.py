@@ -1,0 +1,62 @@
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from flanneld_py.agent.status import NodeStatus
+
+
+class Parts:
+    """As much of a running daemon as its health is told by; all is well at first."""
+
+    def __init__(self):
+        self.reconciler = SimpleNamespace(
+            busy_since=None,
+            leases=SimpleNamespace(complete=True),
+            synced=SimpleNamespace(is_set=lambda: self.is_synced),
+        )
+        self.keeper = SimpleNamespace(is_lost=False, held=SimpleNamespace(key="10.5.1.0-24"))
+        self.is_synced = True
+
+
+@pytest.fixture
+def parts():
+    return Parts()
+
+
+@pytest.fixture
+def status(parts):
+    status = NodeStatus()
+    status.begin(SimpleNamespace(), parts.reconciler, parts.keeper)
+    return status
+
+
+def test_at_the_start_it_lives_but_is_not_ready():
+    status = NodeStatus()
+    assert status.health() == ("flanneld is running", [])
+    assert status.readiness()[1] == ["starting: configuration, uplink and lease are not complete yet"]
+    assert status.describe()["ready"] is False
+
+
+def test_all_is_well(status):
+    assert status.health() == ("flanneld is running", [])
+    assert status.readiness() == ("flanneld is ready", [])
+
+
+def test_work_that_never_ends_is_no_health(status, parts):
+    parts.reconciler.busy_since = time.monotonic() - 1.0
+    assert status.health()[1] == []
+    parts.reconciler.busy_since = time.monotonic() - 1000.0
+    [wrong] = status.health()[1]
+    assert wrong.startswith("the reconciler is stuck since 10")
+
+
+def test_what_is_missing_is_told(status, parts):
+    parts.keeper.is_lost = True
+    parts.is_synced = False
+    assert status.readiness()[1] == [
+        "lease: 10.5.1.0-24 is lost",
+        "kernel: the first reconcile is not complete yet",
+    ]
+    parts.reconciler.leases.complete = False
+    assert status.readiness()[1] == ["lease: 10.5.1.0-24 is lost", "leases: the store has not told all of them yet"]
