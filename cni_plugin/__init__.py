@@ -1,0 +1,1 @@
+"""The CNI plugin: its own process, which starts in milliseconds."""

@@ -1,0 +1,18 @@
+"""A process that serves the plugin's calls as the daemon does, and nothing else: `pod_daemon.py SUBNET_FILE`.
+
+Says on its standard output when it listens, and ends with its standard input.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from flanneld_py.agent.pod_service import start_pod_service
+
+logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+service = start_pod_service(Path(sys.argv[1]))
+sys.stdout.write("listening\n" if service else "refused\n")
+sys.stdout.flush()
+sys.stdin.read()
+if service:
+    service.close()

@@ -1,0 +1,190 @@
+"""Real callers, and the genuine plugins on the same node: needs what `make peers` builds."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+PEERS = Path(__file__).parents[2] / ".cache" / "peers" / "cni"
+
+pytestmark = [pytest.mark.kernel, pytest.mark.full]
+
+needs_peers = pytest.mark.skipif(
+    not (PEERS / "cnitool").exists(), reason=f"{PEERS} has no genuine plugins: make peers builds them (needs go)"
+)
+
+
+def names():
+    with IPRoute() as reader:
+        return {found.get_attr("IFLA_IFNAME") for found in reader.get_links()}
+
+
+def cnitool(node, verb, network, netns, **more):
+    """Run cnitool with a /var/lib of the test's own, where it keeps results from ADD to DEL."""
+    own = node.folder / "var-lib"
+    own.mkdir(exist_ok=True)
+    inner = f'mount --bind "{own}" /var/lib && exec "{PEERS}/cnitool" {verb} {network} {netns}'
+    environment = {
+        "CNI_PATH": f"{node.bin}:{PEERS}",
+        "NETCONFPATH": str(node.folder / "lists"),
+        "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+        **more,
+    }
+    command = ["unshare", "--mount", "sh", "-c", inner]
+    done = node.host.run(lambda: subprocess.run(command, env=environment, capture_output=True, text=True, check=False))
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_peers
+def test_cnitool_through_every_verb(node):
+    folder = node.folder / "lists"
+    folder.mkdir()
+    plugin = {key: value for key, value in node.config().items() if key not in {"name", "cniVersion"}}
+    content = {"cniVersion": "1.1.0", "name": "cbr0", "plugins": [plugin]}
+    (folder / "10-flannel.conflist").write_text(json.dumps(content))
+    pod = node.make_pod()
+    assert cnitool(node, "status", "cbr0", pod.path)[0] == 0
+    status, told = cnitool(node, "add", "cbr0", pod.path)
+    assert status == 0, told
+    assert json.loads(told)["ips"][0]["address"] == "10.5.2.2/24"
+    assert cnitool(node, "check", "cbr0", pod.path) == (0, "")
+    assert "eth0" in pod.run(names)
+    for _ in range(2):
+        assert cnitool(node, "del", "cbr0", pod.path) == (0, "")
+    node.settle()
+    assert pod.run(names) == {"lo"}
+    assert node.held() == []
+    # Its gc knows of no container that is still in use.
+    assert cnitool(node, "add", "cbr0", pod.path)[0] == 0
+    assert cnitool(node, "gc", "cbr0", pod.path) == (0, "")
+    node.settle()
+    assert pod.run(names) == {"lo"}
+    assert node.held() == []
+    node.subnet_file.unlink()
+    status, told = cnitool(node, "status", "cbr0", pod.path)
+    assert status == 1
+    assert "subnet.env is not there yet" in told
+
+
+@needs_peers
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is missing: apt-get install iptables")
+def test_a_published_port(node):
+    folder = node.folder / "lists"
+    folder.mkdir()
+    plugins = [
+        {key: value for key, value in node.config().items() if key not in {"name", "cniVersion"}},
+        {"type": "portmap", "backend": "iptables", "capabilities": {"portMappings": True}},
+    ]
+    plugins[0]["delegate"] |= {"antiSpoof": True}
+    content = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": plugins}
+    (folder / "10-flannel.conflist").write_text(json.dumps(content))
+    pods = [node.make_pod() for _ in range(2)]
+    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    for pod, mapped in zip(pods, (ports, []), strict=True):
+        told = cnitool(node, "add", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped}))
+        assert told[0] == 0, told
+
+    def listen():
+        found = socket.create_server(("0.0.0.0", 80))
+        found.settimeout(20)
+        return found
+
+    with pods[0].run(listen) as listening, pods[1].run(socket.create_connection, ("10.5.2.1", 8080), 20) as caller:
+        answering, _ = listening.accept()
+        with answering:
+            answering.sendall(b"here")
+            assert caller.recv(9) == b"here"
+    for pod, mapped in zip(pods, (ports, []), strict=True):
+        assert cnitool(node, "del", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped})) == (0, "")
+    node.settle()
+    assert node.held() == []
+
+
+class Chain:
+    """The genuine plugins on a node, called as our own is."""
+
+    def __init__(self, node):
+        self.node = node
+
+    def call(self, verb, container, pod):
+        ours = self.node.bin, self.node.executable
+        self.node.bin, self.node.executable = PEERS, PEERS / "flannel"
+        try:
+            return self.node.call(verb, container, pod.path, self.node.config("0.4.0"))
+        finally:
+            self.node.bin, self.node.executable = ours
+
+
+@needs_peers
+def test_a_node_changes_from_the_genuine_plugins_and_back(node):
+    chain = Chain(node)
+    pods = [node.make_pod() for _ in range(4)]
+    results = [
+        chain.call("ADD", "c0", pods[0]),
+        node.call("ADD", "c1", pods[1].path, node.config("0.4.0")),
+        chain.call("ADD", "c2", pods[2]),
+        node.call("ADD", "c3", pods[3].path, node.config("0.4.0")),
+    ]
+    assert [result["ips"][0]["address"] for result in results] == [f"10.5.2.{number}/24" for number in range(2, 6)]
+    assert [{**result["interfaces"][0]} for result in results] == [results[0]["interfaces"][0]] * 4
+    # Each takes down what the other has set up.
+    node.call("DEL", "c0", pods[0].path)
+    chain.call("DEL", "c1", pods[1])
+    chain.call("DEL", "c3", pods[3])
+    node.call("DEL", "c2", pods[2].path)
+    node.settle()
+    assert node.held() == []
+    assert list(node.scratch.iterdir()) == []
+    assert [pod.run(names) for pod in pods] == [{"lo"}] * 4
+    assert node.host.run(names) == {"lo", "cni0"}
+
+
+COUNT, AT_ONCE, ROUNDS = 250, 20, 2
+
+
+@pytest.mark.timeout(240)
+def test_250_pods_twenty_at_a_time(lone_node):
+    node = lone_node
+    node.start_daemon()
+    pods = [node.make_pod() for _ in range(COUNT)]
+    for _ in range(ROUNDS):
+        with ThreadPoolExecutor(AT_ONCE) as runtime:
+            results = list(runtime.map(lambda index: node.call("ADD", f"c{index}", pods[index].path), range(COUNT)))
+        addresses = [result["ips"][0]["address"].partition("/")[0] for result in results]
+        assert len(set(addresses)) == COUNT
+        for pod, address in zip(pods, addresses, strict=True):
+            require_reachable(node, pod, address)
+        with ThreadPoolExecutor(AT_ONCE) as runtime:
+            list(runtime.map(lambda index: delete(node, f"c{index}", pods[index]), range(COUNT)))
+        node.settle()
+        assert node.held() == []
+        assert list(node.scratch.iterdir()) == []
+        assert node.host.run(names) == {"lo", "cni0"}
+    assert "is left to the plugin" not in node.log.read_text()
+
+
+def delete(node, container, pod):
+    variables = {"CNI_CONTAINERID": container, "CNI_NETNS": pod.path, "CNI_IFNAME": "eth0"}
+    assert node.execute("DEL", json.dumps(node.config()).encode(), **variables) == (0, b"")
+
+
+def require_reachable(node, pod, address):
+    def listen():
+        found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        found.bind((address, 9999))
+        found.settimeout(20)
+        return found
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            sending.sendto(b"hello", (address, 9999))
+
+    with pod.run(listen) as listening:
+        node.host.run(send)
+        assert listening.recv(9) == b"hello"

@@ -1,0 +1,57 @@
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import ICMP, IP
+
+from netns_lab.icmp import EchoReply, checksum, decode_echo_reply, encode_echo_request
+
+SHORT = st.integers(0, 0xFFFF)
+
+
+def reply(identifier=1, sequence=2, payload=b"abc", **fields):
+    return bytes(IP(src="10.0.0.7", dst="10.0.0.8") / ICMP(type=0, id=identifier, seq=sequence, **fields) / payload)
+
+
+@given(SHORT, SHORT, st.binary(max_size=200))
+def test_a_request_is_what_scapy_makes(identifier, sequence, payload):
+    assert encode_echo_request(identifier, sequence, payload) == bytes(
+        ICMP(type=8, id=identifier, seq=sequence) / payload
+    )
+
+
+@given(SHORT, SHORT, st.binary(max_size=200))
+def test_a_reply_is_read(identifier, sequence, payload):
+    expected = EchoReply(IPv4Address("10.0.0.7"), identifier, sequence)
+    assert decode_echo_reply(reply(identifier, sequence, payload)) == expected
+
+
+def test_ip_options_are_skipped():
+    packet = bytes(IP(src="10.0.0.7", options=b"\x01\x01\x01\x00") / ICMP(type=0, id=1, seq=2))
+    assert decode_echo_reply(packet) == EchoReply(IPv4Address("10.0.0.7"), 1, 2)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        reply()[:24],
+        b"\x60" + reply()[1:],
+        reply(chksum=1),
+        bytes(IP(src="10.0.0.7") / ICMP(type=8, id=1, seq=2)),
+        bytes(IP(src="10.0.0.7") / ICMP(type=3, code=1)),
+    ],
+    ids=["empty", "cut short", "version 6", "damaged", "a request", "unreachable"],
+)
+def test_anything_else_is_no_reply(packet):
+    assert decode_echo_reply(packet) is None
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_break_the_decoder(packet):
+    decode_echo_reply(packet)
+
+
+def test_the_checksum_of_rfc_1071():
+    assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D

@@ -1,0 +1,578 @@
+"""The real `flanneld` executable, each in a namespace of its own, on a real etcd; what others see of them."""
+
+import base64
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute
+
+from tests.host import IPV4, Host
+from tests.store.etcd_server import EtcdServer
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
+
+FLANNELD = Path(sys.executable).with_name("flanneld")
+CONFIG = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
+PREFIX = "/coreos.com/network"
+HUB = "172.30.0.1"
+HEALTH_PORT = 8471
+
+
+class HubEtcd(EtcdServer):
+    """An etcd that the nodes reach over the underlay."""
+
+    @property
+    def url(self):
+        return f"http://{HUB}:{self.port}"
+
+
+class Cluster:
+    """An underlay, a bridge in a namespace that also holds etcd, and the nodes on it."""
+
+    def __init__(self, make_namespace, folder):
+        self._make_namespace = make_namespace
+        self.folder = folder
+        self.namespace = make_namespace()
+        hub = self.hub = Hub(self.namespace)
+        hub.make_bridge()
+        self.etcd = HubEtcd(folder / "etcd")
+        self.etcd.folder.mkdir()
+        self.nodes = []
+
+    def start_etcd(self):
+        self.namespace.run(self.etcd.start)
+
+    def stop_etcd(self):
+        self.namespace.run(self.etcd.stop)
+
+    def ctl(self, *words):
+        return self.namespace.run(self.etcd.ctl, *words)
+
+    def set_config(self, text):
+        self.ctl("put", f"{PREFIX}/config", text)
+
+    def leases(self):
+        told = json.loads(self.ctl("get", "--prefix", f"{PREFIX}/subnets/", "-w", "json"))
+        records = {}
+        for record in told.get("kvs", []):
+            key, value = (base64.b64decode(record[name]).decode() for name in ("key", "value"))
+            records[key.rpartition("/")[2]] = value
+        return records
+
+    def add_node(self):
+        node = Node(self, len(self.nodes) + 11, self._make_namespace())
+        self.nodes.append(node)
+        return node
+
+    def close(self):
+        for node in self.nodes:
+            node.close()
+        self.stop_etcd()
+
+
+class Hub:
+    def __init__(self, namespace):
+        self.namespace = namespace
+
+    def make_bridge(self):
+        def make():
+            with IPRoute() as ipr:
+                ipr.link("set", index=ipr.link_lookup(ifname="lo")[0], state="up")
+                ipr.link("add", ifname="br0", kind="bridge", state="up")
+                ipr.addr("add", index=ipr.link_lookup(ifname="br0")[0], address=HUB, prefixlen=16)
+
+        self.namespace.run(make)
+
+    def plug_in(self, name, namespace):
+        def make():
+            with IPRoute() as ipr:
+                ipr.link("add", ifname=name, kind="veth", peer={"ifname": "eth0", "net_ns_fd": namespace.path})
+                index = ipr.link_lookup(ifname=name)[0]
+                ipr.link("set", index=index, master=ipr.link_lookup(ifname="br0")[0], state="up")
+
+        self.namespace.run(make)
+
+
+class Node(Host):
+    """A node on the underlay, without a daemon at first."""
+
+    def __init__(self, cluster, number, namespace):
+        self.cluster = cluster
+        self.number = number
+        self.address = f"172.30.0.{number}"
+        self.folder = cluster.folder / f"node{number}"
+        self.daemons = []
+        cluster.hub.plug_in(f"node{number}", namespace)
+        super().__init__(namespace)
+
+    def _make_uplink(self, ipr):
+        ipr.link("set", index=ipr.link_lookup(ifname="lo")[0], state="up")
+        uplink = ipr.link_lookup(ifname="eth0")[0]
+        ipr.link("set", index=uplink, state="up")
+        ipr.addr("add", index=uplink, address=self.address, prefixlen=16)
+        ipr.route("add", dst="default", gateway=HUB)
+
+    def start(self, *words, folder=None, **environ):
+        daemon = Daemon(self, folder or self.folder, words, environ)
+        self.daemons.append(daemon)
+        return daemon
+
+    def close(self):
+        for daemon in self.daemons:
+            daemon.kill()
+        super().close()
+
+
+class Daemon:
+    """A running flanneld, and its log as it comes."""
+
+    def __init__(self, node, folder, words, environ):
+        self.node = node
+        self.subnet_file = folder / "subnet.env"
+        command = [
+            FLANNELD,
+            f"--etcd-endpoints={node.cluster.etcd.url}",
+            f"--subnet-file={self.subnet_file}",
+            f"--healthz-port={HEALTH_PORT}",
+            *words,
+        ]
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("FLANNELD_")}
+        self.process = node.namespace.run(
+            lambda: subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=clean | environ,
+            )
+        )
+        self.lines = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        self.lines.extend(iter(self.process.stderr.readline, ""))
+
+    @property
+    def log(self):
+        return "".join(self.lines)
+
+    def says(self, text):
+        def said():
+            if text not in self.log:
+                assert self.process.poll() is None, f"flanneld ended without saying {text!r}:\n{self.log}"
+                return False
+            return True
+
+        try:
+            wait_until(said)
+        except AssertionError as error:
+            raise AssertionError(f"flanneld did not say {text!r}:\n{self.log}") from error
+
+    def is_ready(self):
+        self.says("ready: subnet_file=")
+        return self
+
+    def stop(self, sign=signal.SIGTERM):
+        self.process.send_signal(sign)
+        return self.wait()
+
+    def wait(self):
+        status = self.process.wait(20)
+        self._reader.join()
+        self.process.stderr.close()
+        return status
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        if not self.process.stderr.closed:
+            self.wait()
+
+    def ask(self, path):
+        def get():
+            connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=10)
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            finally:
+                connection.close()
+
+        return self.node.namespace.run(get)
+
+    @property
+    def subnet_env(self):
+        return dict(line.split("=", 1) for line in self.subnet_file.read_text().splitlines())
+
+    @property
+    def key(self):
+        address, _, length = self.subnet_env["FLANNEL_SUBNET"].partition("/")
+        return f"{address.rpartition('.')[0]}.0-{length}"
+
+
+@pytest.fixture
+def empty_cluster(make_namespace, tmp_path):
+    """A cluster whose etcd does not run yet."""
+    cluster = Cluster(make_namespace, tmp_path)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def cluster(empty_cluster):
+    empty_cluster.start_etcd()
+    empty_cluster.set_config(CONFIG)
+    return empty_cluster
+
+
+def vtep_mac(node):
+    return node.link("flannel.1").get_attr("IFLA_ADDRESS")
+
+
+def leads_to(node, other, key):
+    """Whether a node's kernel sends what is for the other's subnet through the tunnel to the other."""
+    device = node.index("flannel.1")
+    base = key.partition("-")[0]
+    mac = vtep_mac(other)
+    return (
+        node.fdb(device).get(mac) == other.address
+        and node.neighbours(device).get(base) == mac
+        and node.routes(IPV4).get(f"{base}/24") == (119, base, device, True)
+    )
+
+
+def test_two_nodes_reach_each_other(cluster):
+    one, two = cluster.add_node(), cluster.add_node()
+    first, second = one.start().is_ready(), two.start().is_ready()
+    wait_until(lambda: leads_to(one, two, second.key) and leads_to(two, one, first.key))
+    assert first.subnet_env == {
+        "FLANNEL_NETWORK": "10.5.0.0/16",
+        "FLANNEL_SUBNET": first.key.replace(".0-", ".1/"),
+        "FLANNEL_MTU": "1450",
+        "FLANNEL_IPMASQ": "false",
+    }
+    assert cluster.leases() == {
+        daemon.key: (
+            f'{{"PublicIP":"{node.address}","PublicIPv6":null,"BackendType":"vxlan",'
+            f'"BackendData":{{"VNI":1,"VtepMAC":"{vtep_mac(node)}"}}}}'
+        )
+        for node, daemon in ((one, first), (two, second))
+    }
+    assert one.addresses(one.index("flannel.1")) == {first.key.replace("-24", "/32")}
+    assert Path(f"/proc/{first.process.pid}/ns/net").samefile(one.namespace.path)
+
+
+def test_stopping_is_at_once_and_leaves_all_in_place(cluster):
+    one, two = cluster.add_node(), cluster.add_node()
+    first, second = one.start().is_ready(), two.start().is_ready()
+    wait_until(lambda: leads_to(one, two, second.key))
+    before = cluster.leases()
+    assert first.stop() == 0
+    assert "stopped by signal; what was programmed stays" in first.log
+    assert leads_to(one, two, second.key)
+    assert cluster.leases() == before
+    assert first.subnet_file.exists()
+    assert second.stop(signal.SIGINT) == 0
+
+
+def test_restart_keeps_subnet_and_mac_and_device(cluster):
+    node = cluster.add_node()
+    first = node.start().is_ready()
+    key, mac, device, leases = first.key, vtep_mac(node), node.index("flannel.1"), cluster.leases()
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        node.daemons[-1].stop(sign)
+        again = node.start().is_ready()
+        assert (again.key, vtep_mac(node), node.index("flannel.1")) == (key, mac, device)
+        assert cluster.leases() == leases
+    # After a reboot neither the device nor the file is there.
+    again.stop()
+    node.do(lambda ipr: ipr.link("del", index=device))
+    again.subnet_file.unlink()
+    again = node.start().is_ready()
+    assert (again.key, vtep_mac(node)) == (key, mac)
+
+
+def test_a_peer_that_comes_and_goes(cluster):
+    node = cluster.add_node()
+    node.start().is_ready()
+    device = node.index("flannel.1")
+    value = (
+        '{"PublicIP":"172.30.7.7","PublicIPv6":null,"BackendType":"vxlan",'
+        '"BackendData":{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}}'
+    )
+    cluster.ctl("put", f"{PREFIX}/subnets/10.5.250.0-24", value)
+    wait_until(lambda: node.fdb(device) == {"7a:e3:ab:24:37:fb": "172.30.7.7"} and "10.5.250.0/24" in node.routes())
+    cluster.ctl("put", f"{PREFIX}/subnets/nonsense", "x")
+    cluster.ctl("put", f"{PREFIX}/subnets/10.5.250.0-24", "{broken")
+    cluster.ctl("put", f"{PREFIX}/subnets/10.5.251.0-24", value.replace("7a:", "7e:"))
+    wait_until(lambda: "10.5.251.0/24" in node.routes())
+    assert "10.5.250.0/24" in node.routes()
+    cluster.ctl("del", f"{PREFIX}/subnets/10.5.250.0-24")
+    wait_until(lambda: set(node.fdb(device)) == {"7e:e3:ab:24:37:fb"} and "10.5.250.0/24" not in node.routes())
+
+
+def test_waits_for_etcd_then_for_the_configuration(empty_cluster):
+    node = empty_cluster.add_node()
+    daemon = node.start()
+    daemon.says("connection refused")
+    assert daemon.ask("/healthz") == (200, "flanneld is running\n")
+    assert daemon.ask("/readyz") == (503, "starting: configuration, uplink and lease are not complete yet\n")
+    assert not daemon.subnet_file.exists()
+    empty_cluster.start_etcd()
+    daemon.says("waiting: for=configuration reason=there is none yet in the store")
+    empty_cluster.set_config(CONFIG)
+    daemon.is_ready()
+    assert daemon.ask("/readyz") == (200, "flanneld is ready\n")
+    assert "Traceback" not in daemon.log
+
+
+BAD_CONFIGURATIONS = {
+    '{"Network":': "config: it is no JSON",
+    '{"Backend":{"Type":"vxlan"}}': 'Network: it is missing; expected a prefix like "10.5.0.0/16"',
+    '{"Network":"10.5.0.0/16","SubnetLen":17,"Backend":{"Type":"vxlan"}}': (
+        "SubnetLen: 17 does not fit the network 10.5.0.0/16; expected 18 to 30"
+    ),
+    '{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}': (
+        "Backend.Type: 'pigeon' is not known here; expected one of: vxlan"
+    ),
+}
+
+
+def test_bad_configurations_are_told_and_a_good_one_gets_it_going(cluster):
+    node = cluster.add_node()
+    daemon = None
+    for text, told in BAD_CONFIGURATIONS.items():
+        cluster.set_config(text)
+        daemon = daemon or node.start()
+        daemon.says(f"waiting: for=a better configuration reason={told}")
+        [line] = [line for line in daemon.lines if told in line]
+        assert " ERROR " in line
+    assert daemon.ask("/readyz")[0] == 503
+    cluster.set_config(CONFIG)
+    daemon.is_ready()
+    assert daemon.log.count(" ERROR ") == len(BAD_CONFIGURATIONS)
+
+
+def test_stops_at_once_while_it_waits(empty_cluster):
+    daemon = empty_cluster.add_node().start()
+    daemon.says("connection refused")
+    assert daemon.stop() == 0
+
+
+def test_etcd_that_goes_away_and_comes_back(cluster):
+    node = cluster.add_node()
+    daemon = node.start().is_ready()
+    device, state = node.index("flannel.1"), node.routes()
+    cluster.stop_etcd()
+    daemon.says("connection refused")
+    assert (node.index("flannel.1"), node.routes()) == (device, state)
+    assert daemon.process.poll() is None
+    cluster.start_etcd()
+    value = (
+        '{"PublicIP":"172.30.7.7","PublicIPv6":null,"BackendType":"vxlan",'
+        '"BackendData":{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}}'
+    )
+    cluster.ctl("put", f"{PREFIX}/subnets/10.5.250.0-24", value)
+    wait_until(lambda: "10.5.250.0/24" in node.routes())
+
+
+def test_lease_that_is_deleted_is_had_again_with_the_same_subnet(cluster):
+    daemon = cluster.add_node().start().is_ready()
+    before = cluster.leases()
+    cluster.ctl("del", f"{PREFIX}/subnets/{daemon.key}")
+    wait_until(lambda: cluster.leases() == before)
+    daemon.says(f"lease acquired again: key={daemon.key}")
+
+
+def test_second_daemon_waits_for_the_first_to_leave_the_device(cluster):
+    node = cluster.add_node()
+    first = node.start().is_ready()
+    second = node.start("--healthz-port=0", folder=cluster.folder / "second")
+    second.says(f"waiting: for=device flannel.1 reason=another flanneld (pid {first.process.pid}) holds flannel.1")
+    assert not second.subnet_file.exists()
+    device = node.index("flannel.1")
+    assert first.stop() == 0
+    second.is_ready()
+    assert (second.key, node.index("flannel.1")) == (first.key, device)
+
+
+def test_two_networks_on_one_node(cluster):
+    node = cluster.add_node()
+    cluster.ctl("put", "/second/config", '{"Network":"10.7.0.0/16","Backend":{"Type":"vxlan","VNI":2}}')
+    first = node.start().is_ready()
+    second = node.start("--etcd-prefix=/second", "--healthz-port=0", folder=cluster.folder / "second").is_ready()
+    assert second.subnet_env["FLANNEL_NETWORK"] == "10.7.0.0/16"
+    assert node.addresses(node.index("flannel.1")) == {first.key.replace("-24", "/32")}
+    assert node.addresses(node.index("flannel.2")) == {second.key.replace("-24", "/32")}
+
+
+def test_control_socket_tells_the_status(cluster):
+    daemon = cluster.add_node().start().is_ready()
+    path = daemon.subnet_file.with_suffix(".sock")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(b"status\n")
+        told = json.loads(client.makefile().readline())
+    assert told["ready"] is True
+    assert told["lease"]["key"] == daemon.key
+    assert told["uplink"]["name"] == "eth0"
+
+
+def test_secrets_are_neither_in_the_log_nor_in_the_status(cluster):
+    secret = "correct-horse-battery-staple"  # noqa: S105 - a test's
+    daemon = cluster.add_node().start("--v=9", "--etcd-username=root", FLANNELD_ETCD_PASSWORD=secret).is_ready()
+    assert daemon.stop() == 0
+    assert secret not in daemon.log
+
+
+def test_vandalism_is_mended(cluster):
+    one, two = cluster.add_node(), cluster.add_node()
+    one.start().is_ready()
+    second = two.start().is_ready()
+    wait_until(lambda: leads_to(one, two, second.key))
+    mac = vtep_mac(one)
+    one.do(lambda ipr: ipr.link("del", index=one.index("flannel.1")))
+    wait_until(lambda: one.index("flannel.1") is not None and leads_to(one, two, second.key))
+    assert vtep_mac(one) == mac
+
+
+def test_systemd_is_told_when_it_is_ready(cluster, tmp_path):
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.settimeout(20)
+        daemon = cluster.add_node().start(NOTIFY_SOCKET=str(path))
+        assert listener.recv(100) == b"READY=1"
+        assert daemon.subnet_file.exists()
+
+
+# On demand
+
+
+def echo_once(node, address, ready):
+    """Answer one packet to an address that the node takes for its own, as a pod there would."""
+
+    def serve():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.settimeout(20)
+            server.bind((address, 7))
+            ready.set()
+            data, sender = server.recvfrom(100)
+            server.sendto(data, sender)
+
+    return threading.Thread(target=node.namespace.run, args=(serve,))
+
+
+def ask(node, source, address):
+    """Send one packet, once, and return the answer to it; it goes by the tunnel in both directions."""
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(20)
+            client.bind((source, 0))
+            client.connect((address, 7))
+            client.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+            client.send(b"first")
+            return client.recv(100)
+
+    return node.namespace.run(send)
+
+
+def pod_address(node, daemon):
+    """An address of the node's subnet that is in use on the node."""
+    address = daemon.key.partition("-")[0].rpartition(".")[0] + ".9"
+    node.do(lambda ipr: ipr.addr("add", index=ipr.link_lookup(ifname="lo")[0], address=address, prefixlen=32))
+    return address
+
+
+def test_on_demand_the_first_packet_is_answered(cluster):
+    one, two, third = (cluster.add_node() for _ in range(3))
+    first, second = (node.start("--on-demand").is_ready() for node in (one, two))
+    third.start().is_ready()
+    for node in (one, two):
+        assert node.fdb(node.index("flannel.1")) == {}
+        assert node.routes()["10.5.0.0/16"] == (119, None, node.index("flannel.1"), False)
+    addresses = [pod_address(one, first), pod_address(two, second)]
+    ready = threading.Event()
+    server = echo_once(two, addresses[1], ready)
+    server.start()
+    assert ready.wait(20)
+    assert ask(one, *addresses) == b"first"
+    server.join()
+    wait_until(lambda: leads_to(one, two, second.key) and leads_to(two, one, first.key))
+    assert one.fdb(one.index("flannel.1")).keys() == {vtep_mac(two)}
+    assert first.stop() == 0
+    assert leads_to(one, two, second.key)
+    again = one.start("--on-demand").is_ready()
+    assert leads_to(one, two, second.key)
+    assert again.key == first.key
+    with pytest.raises(OSError, match="No route to host"):
+        ask(one, addresses[0], "10.5.255.9" if "10.5.255.0-24" not in cluster.leases() else "10.5.254.9")
+    assert "Traceback" not in again.log
+
+
+def test_on_demand_a_lease_in_use_is_followed(cluster):
+    node = cluster.add_node()
+    daemon = node.start("--on-demand", "--on-demand-idle=600").is_ready()
+    address = pod_address(node, daemon)
+    value = (
+        '{"PublicIP":"172.30.7.7","PublicIPv6":null,"BackendType":"vxlan",'
+        '"BackendData":{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}}'
+    )
+    keys = [f"{PREFIX}/subnets/10.5.{index}.0-24" for index in (250, 251)]
+    for key in keys:
+        cluster.ctl("put", key, value)
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.bind((address, 0))
+            client.sendto(b"x", ("10.5.250.7", 9))
+
+    device = node.index("flannel.1")
+    node.namespace.run(send)
+    wait_until(lambda: "10.5.250.0/24" in node.routes())
+    cluster.ctl("put", keys[0], value.replace("172.30.7.7", "172.30.7.8"))
+    wait_until(lambda: node.fdb(device) == {"7a:e3:ab:24:37:fb": "172.30.7.8"})
+    cluster.stop_etcd()
+    cluster.start_etcd()
+    cluster.ctl("del", keys[0])
+    wait_until(lambda: node.fdb(device) == {} and "10.5.250.0/24" not in node.routes())
+    assert "10.5.251.0/24" not in node.routes()
+    # Our own lease is followed as well.
+    before = cluster.leases()[daemon.key]
+    cluster.ctl("del", f"{PREFIX}/subnets/{daemon.key}")
+    wait_until(lambda: cluster.leases().get(daemon.key) == before)
+
+
+def test_on_demand_is_for_ipv4_alone(cluster):
+    cluster.set_config(
+        '{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd05::/48","Backend":{"Type":"vxlan"}}'
+    )
+    nodes = [cluster.add_node(), cluster.add_node()]
+    for node in nodes:
+        node.do(
+            lambda ipr, node=node: [
+                ipr.addr("add", index=node.uplink, address=f"fd30::{node.number}", prefixlen=64, flags=0x02),
+                ipr.route("add", dst="default", gateway="fd30::1", oif=node.uplink, family=10),
+            ]
+        )
+    one, two = (node.start("--on-demand") for node in nodes)
+    one.says("on demand is for IPv4 networks: all peers of this network are programmed as their leases appear")
+    one.is_ready()
+    two.is_ready()
+    key = two.key
+    wait_until(lambda: leads_to(nodes[0], nodes[1], key))
+    assert "10.5.0.0/16" not in nodes[0].routes()
