@@ -1,0 +1,110 @@
+"""Where a case plays: nodes on one underlay, a router, an etcd with the cluster's configuration; and its resetting.
+
+Everything lies in the holder's own /run, which is memory: no disk is in a figure, and nothing is left with the stage.
+"""
+
+import shutil
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from netns_lab.bench.daemon import Daemon
+from netns_lab.bench.etcd_client import EtcdClient
+from netns_lab.bench.leases import NODE_KEYS, PEER_KEYS, network_config
+from netns_lab.bench.subject import Subject
+from netns_lab.etcd import CONFIG_KEY, endpoints, member_program, start_etcd
+from netns_lab.folder import LabFolder
+from netns_lab.node import SUBNET_FILE, make_node, read_subnet, subnet_file
+from netns_lab.places import node_place
+from netns_lab.topology import ETCD_UNDERLAY, EtcdMember, Node, Topology, Underlay, hosts_of
+from netns_lab.underlay import build_router, open_netlink
+from netns_lab.waiting import wait_until
+
+FOLDER = Path("/run/bench")
+LAN = Underlay("lan", IPv4Network("172.30.0.0/16"))
+MTU = 1500
+DEVICES = "flannel"
+READY_SECONDS = 60.0
+Say = Callable[[str], None]
+
+
+def make_topology(nodes: int) -> Topology:
+    """Return a lab of so many nodes, without pods, on one underlay subnet, with one etcd."""
+    hosts = hosts_of(LAN)
+    members = (EtcdMember("etcd1", next(hosts_of(ETCD_UNDERLAY))),)
+    made = tuple(Node(f"node{number}", LAN, next(hosts), (), None) for number in range(1, nodes + 1))
+    return Topology(MTU, (LAN,), made, members, {})
+
+
+class Stage:
+    """A built stage. `say` reports progress to whoever watches."""
+
+    def __init__(self, nodes: int, length: int, say: Say) -> None:
+        self.say = say
+        self.length = length
+        self.topology = make_topology(nodes)
+        self._folder = LabFolder(FOLDER)
+        self._folder.root.mkdir()
+        self._daemons: list[Daemon] = []
+        build_router(self.topology)
+        for node in self.topology.nodes:
+            make_node(self._folder, self.topology, node)
+        start_etcd(self._folder, self.topology)
+        self.etcd = EtcdClient(self.topology.etcd[0])
+        self.etcd.put(CONFIG_KEY, network_config(length))
+
+    @property
+    def node(self) -> Node:
+        """The first node, on which most cases look."""
+        return self.topology.nodes[0]
+
+    @property
+    def etcd_pid(self) -> int | None:
+        """The etcd's pid while it runs."""
+        return member_program(self._folder, self.topology.etcd[0]).pid()
+
+    def subnet_file(self, node: Node) -> Path:
+        """Return the node's subnet.env, as the stage sees it."""
+        return subnet_file(self._folder, node)
+
+    def subnet(self, node: Node) -> IPv4Network:
+        """Return the node's subnet, once its daemon has written it. Raises LabError."""
+        found: list[IPv4Network] = []
+
+        def known() -> bool:
+            subnet = read_subnet(self._folder, node)
+            if subnet is not None:
+                found.append(subnet)
+            return subnet is not None
+
+        wait_until(f"the daemon on {node.name} to write its subnet file", known, READY_SECONDS)
+        return found[0]
+
+    def start(self, node: Node, subject: Subject, *flags: str) -> Daemon:
+        """Start a daemon on a node, with the flags that every flanneld takes."""
+        command = (
+            *subject.command,
+            f"--etcd-endpoints={endpoints(self.topology)}",
+            f"--subnet-file={Path('/run', SUBNET_FILE)}",
+            *flags,
+        )
+        daemon = Daemon(command, node_place(node.name), self._folder.node(node.name) / "log")
+        self._daemons.append(daemon)
+        return daemon
+
+    def reset(self) -> None:
+        """End all daemons, and take away all that they made: devices, leases, subnet files."""
+        for daemon in self._daemons:
+            daemon.stop()
+        self._daemons.clear()
+        for node in self.topology.nodes:
+            with open_netlink(node_place(node.name).network) as netlink:
+                for link in netlink.get_links():
+                    if link.get_attr("IFLA_IFNAME").startswith(DEVICES):
+                        netlink.link("del", index=link["index"])
+            shutil.rmtree(self.subnet_file(node).parent, ignore_errors=True)
+        self.etcd.delete_prefix(NODE_KEYS)
+
+    def clear_peers(self) -> None:
+        """Delete every lease."""
+        self.etcd.delete_prefix(PEER_KEYS)

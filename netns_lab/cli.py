@@ -1,0 +1,105 @@
+"""The command `netns-lab`: arguments in, exit status out. The only module that ends the process.
+
+Exit status: 0 all is well; 1 something failed, or a packet was lost; 2 wrong usage, an unknown name or a wrong
+topology; 3 there is no such lab. `exec` gives the command's own.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+
+from netns_lab import commands
+from netns_lab.bench.arguments import add_bench_arguments
+from netns_lab.boundary import INTERRUPTED, heed_signals
+from netns_lab.errors import EXIT_FAILED, LabError
+from netns_lab.topology import NAME
+
+LAB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+Arguments = argparse.Namespace
+
+
+def main() -> None:
+    """Run the command and end the process."""
+    heed_signals()
+    try:
+        arguments = build_parser().parse_args()
+        status: int = arguments.run(arguments)
+    except LabError as error:
+        print(f"netns-lab: {error}", file=sys.stderr)
+        status = error.exit_status
+    except OSError as error:
+        print(f"netns-lab: {error}", file=sys.stderr)
+        status = EXIT_FAILED
+    except KeyboardInterrupt:
+        print("netns-lab: interrupted", file=sys.stderr)
+        status = INTERRUPTED
+    sys.exit(status)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="netns-lab",
+        description="A network lab in namespaces: nodes with a flanneld each, an underlay, etcd and pods.",
+        epilog="Exit status: 0 all is well, 1 something failed or lost a packet, 2 wrong usage, 3 there is no such "
+        "lab; exec gives the command's own.",
+    )
+    parser.add_argument("--lab", metavar="NAME", type=lab_name, help="which lab (default: default)")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(verb: str, run: Callable[[Arguments], int], text: str) -> argparse.ArgumentParser:
+        command = verbs.add_parser(verb, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    for command in (
+        add("up", commands.run_up, "make a lab"),
+        add("demo", commands.run_demo, "make a lab, ping all pairs of pods, explain one node, remove it"),
+    ):
+        command.add_argument("topology", nargs="?", metavar="TOPOLOGY.toml", help="default: three nodes, two pods each")
+    add("down", commands.run_down, "end a lab and remove all of it")
+    execute = add("exec", commands.run_exec, "run a command in a node, a pod, the router or etcd")
+    execute.add_argument("place", metavar="NODE|POD")
+    execute.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="names of nodes and pods become their addresses"
+    )
+    ping = add("ping", commands.run_ping, "ping all pairs of pods")
+    ping.add_argument("--nodes", action="store_true", help="the nodes over the underlay in place of the pods")
+    ping.add_argument("--count", type=positive, default=3, help="packets for each pair (default: 3)")
+    add("status", commands.run_status, "show what runs, and fail if something does not")
+    add_bench_arguments(add("bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
+    _add_pod_verbs(verbs.add_parser("pod", help="add or delete a pod", description="add or delete a pod"))
+    return parser
+
+
+def _add_pod_verbs(pod: argparse.ArgumentParser) -> None:
+    verbs = pod.add_subparsers(required=True, metavar="add|del")
+    add = verbs.add_parser("add", help="make a pod on a node", description="make a pod on a node")
+    add.add_argument("name", metavar="POD", type=pod_name)
+    add.add_argument("node", metavar="NODE")
+    add.set_defaults(run=commands.run_pod_add)
+    delete = verbs.add_parser("del", help="unmake a pod", description="unmake a pod")
+    delete.add_argument("name", metavar="POD")
+    delete.set_defaults(run=commands.run_pod_delete)
+
+
+def lab_name(text: str) -> str:
+    """Check a lab's name, which becomes a folder's. Raises ArgumentTypeError."""
+    if not LAB_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a lab's name is made of letters, digits, '.', '_' and '-'")
+    return text
+
+
+def pod_name(text: str) -> str:
+    """Check a new pod's name. Raises ArgumentTypeError."""
+    if not NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a name is 1 to 15 of a-z, 0-9 and -, a letter first")
+    return text
+
+
+def positive(text: str) -> int:
+    """Parse a number from 1 up. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
