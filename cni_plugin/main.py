@@ -1,7 +1,7 @@
 """The executable `flannel`: hands a call over to the daemon of this node, and says what that answers.
 
 It starts anew for every call, so it imports two modules written in C and nothing else. Where no daemon takes the call,
-`alone` serves it in this process. What is said over the socket, `flanneld_py.agent.pod_service` describes.
+`alone` serves it in this process. What is said over the socket, `pod_request` and `pod_service` of the agent describe.
 """
 
 import _socket

@@ -131,7 +131,7 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus) ->
     """Answer about health and status from the beginning: what is waited for can be asked."""
     control = await serve_control(options.socket_path, {"status": status.describe})
     stack.callback(control.close)
-    pods = start_pod_service(options.subnet_file)
+    pods = start_pod_service(options.subnet_file, status.outages)
     if pods is not None:
         stack.callback(pods.close)
     if options.healthz_port:

@@ -22,9 +22,9 @@ from flanneld_py.pods.invocation import decode_environment, parse_invocation
 from flanneld_py.pods.verbs import Daemon, Server, perform
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from flanneld_py.agent.pod_service import Request
+    from flanneld_py.agent.pod_request import Request
     from flanneld_py.pods.fields import Fields
     from flanneld_py.pods.invocation import Invocation
 
@@ -41,9 +41,10 @@ class _Warm(threading.local):
 
 
 class PodCalls:
-    """Serves calls, several threads at once."""
+    """Serves calls, several threads at once; `outages` says what keeps other nodes from the pods here."""
 
-    def __init__(self) -> None:
+    def __init__(self, outages: Callable[[], Sequence[str]]) -> None:
+        self._outages = outages
         self._warm = _Warm()
         self._reaper = PodReaper()
 
@@ -82,7 +83,7 @@ class PodCalls:
         if self._warm.sock is None:
             self._warm.sock = NetlinkSocket()
         folders = _Folders(request.root)
-        server = Server(self._warm.sock, Daemon(folders.require_same, self._reaper.take))
+        server = Server(self._warm.sock, Daemon(folders.require_same, self._reaper.take, self._outages))
         was_busy = self._reaper.is_busy
         try:
             return perform(call, container, server)

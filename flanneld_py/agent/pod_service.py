@@ -1,12 +1,10 @@
 """Calls of the CNI plugin, served by the daemon: the socket beside the subnet file, and the threads that listen there.
 
-The plugin's executable hands a call over so:
+How the plugin's executable hands a call over, `pod_request` describes. It is told
 
-    to the daemon    4 bytes: length of the environment, 4 bytes: length of standard input (big-endian), and with these
-                     as SCM_RIGHTS the descriptors of its network namespace, of its root folder, and, where it is
-                     there, of the container's namespace; then `KEY=VALUE` joined by NUL bytes, then standard input
-    to the plugin    1 byte of any value: the call is being served; then 1 byte exit status, or 2 where the plugin
-                     must serve the call itself, 4 bytes: length of standard output, standard output
+    1 byte of any value: the call is being served
+    1 byte exit status, or 2 where it must serve the call itself; 4 bytes: length of standard output (big-endian)
+    standard output
 
 A connection that ends before the first byte means that nothing was or will be done. What is done of a call is the
 business of `pod_calls`, which is imported with the first one: most of the daemon's life there is none.
@@ -14,16 +12,18 @@ business of `pod_calls`, which is imported with the first one: most of the daemo
 
 from __future__ import annotations
 
-import _socket
 import logging
 import os
 import socket
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from flanneld_py.agent.pod_request import receive_request
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from flanneld_py.agent.pod_calls import PodCalls
@@ -35,8 +35,6 @@ DECLINED = 2
 
 _MOST_WORKERS = 8
 _BACKLOG = 512
-_LARGEST_ENVIRONMENT = 1 << 16
-_LARGEST_INPUT = 1 << 20
 _PATIENCE = 5.0
 """Seconds for the plugin to send its request or take its answer."""
 _STOP_PATIENCE = 2.0
@@ -47,24 +45,15 @@ _CAPABILITIES = 1 << 12 | 1 << 21
 """CAP_NET_ADMIN and CAP_SYS_ADMIN (include/uapi/linux/capability.h)."""
 
 _UCRED = struct.Struct("=iII")
-_LENGTHS = struct.Struct(">II")
 _HEAD = struct.Struct(">BI")
-
-
-class Request(NamedTuple):
-    """A call as it came in; `namespace` is the caller's own, `container` that of CNI_NETNS, None if it is gone."""
-
-    environment: dict[bytes, bytes]
-    config: bytes
-    namespace: int
-    root: int
-    container: int | None
 
 
 class PodService:
     """Listens at a path, as many threads as there are calls at once and a few at most. Raises OSError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, outages: Callable[[], Sequence[str]]) -> None:
+        """Listen at once; `outages`, asked from any thread, says what keeps other nodes from the pods here."""
+        self._outages = outages
         self._listening = _listen(path)
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -123,34 +112,29 @@ class PodService:
             log.warning("cni: refused a call by pid %d of user %d, who is not root", pid, uid)
             return
         connection.settimeout(_PATIENCE)
-        lengths, descriptors, _, _ = socket.recv_fds(connection, _LENGTHS.size, 3, _socket.MSG_CMSG_CLOEXEC)
-        try:
-            request = _receive_request(connection, lengths, descriptors)
+        with receive_request(connection) as request:
             if request is None:
                 return
             calls = self._require_calls()
             connection.sendall(b"+")
             status, output = calls.serve(request)
             connection.sendall(_HEAD.pack(status, len(output)) + output)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
 
     def _require_calls(self) -> PodCalls:
         with self._lock:
             if self._calls is None:
                 from flanneld_py.agent.pod_calls import PodCalls
 
-                self._calls = PodCalls()
+                self._calls = PodCalls(self._outages)
             return self._calls
 
 
-def start_pod_service(subnet_file: Path) -> PodService | None:
+def start_pod_service(subnet_file: Path, outages: Callable[[], Sequence[str]]) -> PodService | None:
     """Start to serve the plugin's calls; None, and a line in the log, where this daemon cannot."""
     reason = _read_lack()
     if not reason:
         try:
-            return PodService(subnet_file.with_suffix(SOCKET_SUFFIX))
+            return PodService(subnet_file.with_suffix(SOCKET_SUFFIX), outages)
         except OSError as error:
             reason = str(error)
     log.warning("cni: the plugin serves each call by itself, more slowly: %s", reason)
@@ -181,28 +165,3 @@ def _listen(path: Path) -> socket.socket:
     finally:
         os.umask(former)
     return listening
-
-
-def _receive_request(connection: socket.socket, lengths: bytes, descriptors: list[int]) -> Request | None:
-    """Return what the plugin sent; None if it is no request, or too large a one. Raises OSError."""
-    if len(lengths) != _LENGTHS.size or len(descriptors) < 2:
-        return None
-    environment_size, config_size = _LENGTHS.unpack(lengths)
-    if environment_size > _LARGEST_ENVIRONMENT or config_size > _LARGEST_INPUT:
-        return None
-    text = _receive(connection, environment_size)
-    config = _receive(connection, config_size)
-    pairs = (pair.partition(b"=") for pair in text.split(b"\0") if pair)
-    namespace, root, *container = descriptors
-    environment = {key: value for key, _, value in pairs}
-    return Request(environment, config, namespace, root, container[0] if container else None)
-
-
-def _receive(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            raise ConnectionResetError("the plugin hung up")
-        data += part
-    return bytes(data)

@@ -69,7 +69,8 @@ class Reconciler:
     """Keeps the kernel's tables as the leases say they should be.
 
     `grounded` is set once our devices are there, `synced` once everything that was wanted has been tried; `busy_since`
-    is when the pass that runs now began, on the monotonic clock, None between passes.
+    is when the pass that runs now began, on the monotonic clock, None between passes; `broken_off` is why the last pass
+    did not come to its end, empty if it did.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Reconciler:
         self.grounded = asyncio.Event()
         self.synced = asyncio.Event()
         self.busy_since: float | None = None
+        self.broken_off = ""
 
     def take_events(self, events: Sequence[LeaseEvent]) -> None:
         """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
@@ -154,6 +156,7 @@ class Reconciler:
                     await self._start_over(error)
                 else:
                     self.busy_since = None
+                    self.broken_off = ""
                     await self._sleep()
         finally:
             loop.remove_reader(self._monitor.fileno())
@@ -164,6 +167,7 @@ class Reconciler:
         """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
         # What failed is no single entry: the device cannot be made, or a table cannot be read.
         log.error("reconcile broken off: %s; next try in %.0f s", error, _PAUSE)
+        self.broken_off = str(error)
         self._next_resync = 0.0
         self._digests.clear()
         self.busy_since = None

@@ -42,15 +42,26 @@ class NodeStatus:
         """Say whether packets are carried: lease held, leases of the others known, kernel as it should be."""
         if self._parts is None:
             return "", ["starting: configuration, uplink and lease are not complete yet"]
-        _, reconciler, keeper = self._parts
-        wrong = []
-        if keeper.is_lost:
-            wrong.append(f"lease: {keeper.held.key} is lost")
+        _, reconciler, _ = self._parts
+        wrong = self.outages()
         if not reconciler.leases.complete:
             wrong.append("leases: the store has not told all of them yet")
         elif not reconciler.synced.is_set():
             wrong.append("kernel: the first reconcile is not complete yet")
         return "flanneld is ready", wrong
+
+    def outages(self) -> list[str]:
+        """Say what keeps other nodes from pods here that they have reached so far; for any thread to ask."""
+        if self._parts is None:
+            return []
+        _, reconciler, keeper = self._parts
+        wrong = []
+        time_left = keeper.time_left
+        if keeper.is_lost or (time_left is not None and time_left <= 0):
+            wrong.append(f"lease: {keeper.held.key} is lost")
+        if reconciler.broken_off:
+            wrong.append(f"kernel: {reconciler.broken_off}")
+        return wrong
 
     def describe(self) -> dict[str, Any]:
         """Return the whole status as plain JSON data."""

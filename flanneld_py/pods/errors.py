@@ -11,6 +11,8 @@ INVALID_CONFIG = 7
 TRY_AGAIN_LATER = 11
 PLUGIN_NOT_AVAILABLE = 50
 """STATUS: an ADD could not be served at present."""
+LIMITED_CONNECTIVITY = 51
+"""STATUS: nor may containers that are there already reach all that they should."""
 
 # Beyond the specification's own, as libcni numbers them.
 INVALID_NAMESPACE = 8

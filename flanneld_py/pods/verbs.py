@@ -31,11 +31,13 @@ class Daemon(NamedTuple):
     """What a daemon does otherwise than a process of one call.
 
     `require_paths` raises ElsewhereError where the caller has other folders at these paths than the daemon; `later`
-    takes the device that a DEL disconnected, deletes it, and then has the DEL completed.
+    takes the device that a DEL disconnected, deletes it, and then has the DEL completed; `outages` says what keeps
+    other nodes from containers here.
     """
 
     require_paths: Callable[[Sequence[str]], None]
     later: Later
+    outages: Callable[[], Sequence[str]]
 
 
 class Server(NamedTuple):
@@ -94,7 +96,7 @@ def perform(call: Invocation, namespace: int | None, server: Server) -> Fields |
             if attachments is not None:  # cnitool sends no list: then nothing is known to be garbage
                 collect(network, attachments, server.sock)
         case "STATUS":
-            _report_status(call, network, server.sock)
+            _report_status(call, network, server)
         case _:
             raise AssertionError(f"unreachable: {call.verb} is none of the verbs that an invocation may have")
     return None
@@ -150,7 +152,10 @@ def _check(call: Invocation, network: NetworkConf, namespace: int | None, server
     check(call, network, delegate, _required(namespace), server.sock)
 
 
-def _report_status(call: Invocation, network: NetworkConf, sock: NetlinkSocket) -> None:
+def _report_status(call: Invocation, network: NetworkConf, server: Server) -> None:
+    outages = () if server.daemon is None else server.daemon.outages()
+    if outages:
+        raise CniError(errors.LIMITED_CONNECTIVITY, "other nodes are cut off from this one", "; ".join(outages))
     try:
         delegate = complete_delegate(network, _read_env(network))
     except CniError as error:
@@ -169,7 +174,7 @@ def _report_status(call: Invocation, network: NetworkConf, sock: NetlinkSocket) 
     from flanneld_py.kernel.link import read_link
     from flanneld_py.pods.reclaim import find_stale
 
-    if not find_stale(sock, conf.ipam, read_link(sock, conf.bridge)):
+    if not find_stale(server.sock, conf.ipam, read_link(server.sock, conf.bridge)):
         raise CniError(errors.PLUGIN_NOT_AVAILABLE, f"no address is left in {exhausted[0]}")
 
 

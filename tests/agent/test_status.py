@@ -12,10 +12,11 @@ class Parts:
     def __init__(self):
         self.reconciler = SimpleNamespace(
             busy_since=None,
+            broken_off="",
             leases=SimpleNamespace(complete=True),
             synced=SimpleNamespace(is_set=lambda: self.is_synced),
         )
-        self.keeper = SimpleNamespace(is_lost=False, held=SimpleNamespace(key="10.5.1.0-24"))
+        self.keeper = SimpleNamespace(is_lost=False, time_left=None, held=SimpleNamespace(key="10.5.1.0-24"))
         self.is_synced = True
 
 
@@ -60,3 +61,18 @@ def test_what_is_missing_is_told(status, parts):
     ]
     parts.reconciler.leases.complete = False
     assert status.readiness()[1] == ["lease: 10.5.1.0-24 is lost", "leases: the store has not told all of them yet"]
+
+
+def test_outages_are_what_cuts_a_running_node_off(status, parts):
+    assert NodeStatus().outages() == []
+    assert status.outages() == []
+    parts.is_synced = False
+    parts.keeper.time_left = 1.0
+    assert status.outages() == []
+    parts.keeper.time_left = -1.0
+    parts.reconciler.broken_off = "flannel.1 cannot be made"
+    assert status.outages() == ["lease: 10.5.1.0-24 is lost", "kernel: flannel.1 cannot be made"]
+    assert set(status.outages()) < set(status.readiness()[1])
+    parts.keeper.time_left = None
+    parts.keeper.is_lost = True
+    assert status.outages()[0] == "lease: 10.5.1.0-24 is lost"

@@ -10,7 +10,7 @@ from pathlib import Path
 from flanneld_py.agent.pod_service import start_pod_service
 
 logging.basicConfig(level=logging.DEBUG, format="%(message)s")
-service = start_pod_service(Path(sys.argv[1]))
+service = start_pod_service(Path(sys.argv[1]), list)
 sys.stdout.write("listening\n" if service else "refused\n")
 sys.stdout.flush()
 sys.stdin.read()

@@ -145,7 +145,7 @@ def test_a_node_changes_from_the_genuine_plugins_and_back(node):
     assert node.host.run(names) == {"lo", "cni0"}
 
 
-COUNT, AT_ONCE, ROUNDS = 250, 20, 2
+COUNT, AT_ONCE, ROUNDS = 250, 20, 5
 
 
 @pytest.mark.timeout(240)

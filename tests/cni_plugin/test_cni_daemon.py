@@ -268,7 +268,7 @@ def test_a_caller_who_is_not_root_is_sent_away(tmp_path, monkeypatch):
         def getsockopt(self, *_):
             return (1234).to_bytes(4, "little") + (1000).to_bytes(4, "little") * 2
 
-    service = PodService(tmp_path / "s")
+    service = PodService(tmp_path / "s", list)
     try:
         assert service._serve(Stranger()) is None
     finally:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cni_plugin import alone
 from cni_plugin.alone import serve_alone
 from flanneld_py.agent.pod_calls import PodCalls
-from flanneld_py.agent.pod_service import Request
+from flanneld_py.agent.pod_request import Request
 from flanneld_py.ctl.cni import install
 from flanneld_py.pods import bridge_conf, network_conf
 
@@ -88,7 +88,7 @@ def folder(tmp_path_factory):
 def calls():
     """The daemon's end of a call, with the descriptors that go with one."""
     namespace, root = os.open("/proc/self/ns/net", os.O_RDONLY), os.open("/", os.O_PATH)
-    served = PodCalls()
+    served = PodCalls(list)
     yield served, namespace, root
     served.leave()
     os.close(namespace)
