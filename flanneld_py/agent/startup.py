@@ -119,15 +119,16 @@ async def obtain_lease(
     rng: random.Random,
 ) -> tuple[LeaseRequest, HeldLease]:
     """Get our lease, close to our earlier one. Raises KernelError where the kernel lacks the backend."""
-    identity = backend.publish(sock, None, os.urandom)
-    earlier: Lease | None = await until_it_works("store", lambda: store.find_own(identity), StoreError, rng)
-    attrs: LeaseAttrs = backend.publish(sock, earlier.attrs if earlier else None, os.urandom)
     former = read_former_subnets(subnet_file)
     pair = (
         next((subnet for subnet in former if subnet.family == IPV4), None),
         next((subnet for subnet in former if subnet.family == IPV6), None),
     )
-    request = LeaseRequest(config, attrs, (pair,) if any(pair) else ())
+    preferred = (pair,) if any(pair) else ()
+    identity = backend.publish(sock, None, os.urandom)
+    earlier: Lease | None = await until_it_works("store", lambda: store.find_own(identity, preferred), StoreError, rng)
+    attrs: LeaseAttrs = backend.publish(sock, earlier.attrs if earlier else None, os.urandom)
+    request = LeaseRequest(config, attrs, preferred)
     held = await until_it_works("a lease", lambda: store.acquire(request), StoreError, rng)
     log.info("lease acquired: key=%s ttl=%s", held.key, held.ttl)
     return request, held

@@ -61,16 +61,16 @@ class EtcdClient:
         return await self._on_any_endpoint(self._exchange, method, request)
 
     async def pages(
-        self, keys: KeyRange, *, keys_only: bool = False, created_after: int = 0
+        self, keys: KeyRange, *, keys_only: bool = False, created_after: int = 0, size: int = PAGE_SIZE
     ) -> AsyncGenerator[pb.RangeResponse, None]:
         """Yield a range's keys in pages, all as of the first page's revision; the last page has `more` unset.
 
-        With `created_after`, only keys whose present life began after that revision.
+        `size` is that of a page in keys. With `created_after`, only keys whose present life began after that revision.
         """
         request = pb.RangeRequest(
             key=keys.start,
             range_end=keys.end,
-            limit=PAGE_SIZE,
+            limit=size,
             keys_only=keys_only,
             min_create_revision=created_after + 1 if created_after else 0,
         )

@@ -8,21 +8,27 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from flanneld_py.core.allocator import is_same_node
 from flanneld_py.core.errors import StoreError
-from flanneld_py.core.lease import encode_attrs, encode_key
+from flanneld_py.core.lease import Lease, encode_attrs, encode_key
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, RANGE, TXN, KeyRange
-from flanneld_py.store.etcd_records import Census, Layout
+from flanneld_py.store.etcd_records import Census, Layout, own_record, read_lease
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import LeaseAttrs
     from flanneld_py.store.etcd_client import EtcdClient
+    from flanneld_py.store.etcd_records import OwnRecord
 
 logger = logging.getLogger(__name__)
 
 LEASE_TTL = 86_400
 """Seconds; Go flannel's."""
+_CENSUS_PAGE = 5000
+"""Keys in a page of which next to nothing is kept; etcd counts all keys for every page."""
 
 
 class Grant(NamedTuple):
@@ -42,7 +48,7 @@ class EtcdKeyspace:
     async def census(self, ours: LeaseAttrs) -> Census:
         """Return who holds what now, and which of it carries our address."""
         census = Census(self._layout, ours)
-        async for page in self._client.pages(self._layout.leases):
+        async for page in self._client.pages(self._layout.leases, size=_CENSUS_PAGE):
             census.revision = census.revision or page.header.revision
             census.count(page.kvs)
         return census
@@ -56,6 +62,15 @@ class EtcdKeyspace:
             census.count(page.kvs)
             created.update((self._layout.lease_name(record.key), record.create_revision) for record in page.kvs)
         return created
+
+    async def read_own(self, pairs: Iterable[SubnetPair], ours: LeaseAttrs) -> OwnRecord | None:
+        """Return the first of these subnets' keys that carries our address; None where none does."""
+        for name in (encode_key(*pair) for pair in pairs):
+            record = await self.read(name)
+            lease = None if record is None else read_lease(name, record)
+            if record is not None and isinstance(lease, Lease) and is_same_node(ours, lease.attrs):
+                return own_record(name, lease, record)
+        return None
 
     async def read(self, name: str) -> pb.KeyValue | None:
         """Return one key, None where there is none."""

@@ -18,6 +18,7 @@ from flanneld_py.store.subnet_manager import HeldLease
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Sequence
 
     from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.network_config import NetworkConfig
@@ -38,26 +39,33 @@ class EtcdLeases:
         self._rng = rng
         self._latest: Census | None = None
 
-    async def find(self, attrs: LeaseAttrs) -> Lease | None:
+    async def find(self, attrs: LeaseAttrs, expected: Sequence[SubnetPair]) -> Lease | None:
         """Return the lease that carries our address; see SubnetManager."""
-        self._latest = await self._keys.census(attrs)
-        for record in self._latest.own:
-            if record.attrs is not None:
-                return Lease(*record.pair, record.attrs, reserved=not record.etcd_lease)
-        return None
+        record = await self._keys.read_own(expected, attrs)
+        if record is None:
+            self._latest = await self._keys.census(attrs)
+            record = next(iter(self._latest.own), None)
+        return None if record is None or record.attrs is None else _lease(record, record.attrs)
 
     async def acquire(self, request: LeaseRequest) -> HeldLease:
         """Make a lease ours; see SubnetManager."""
         for _ in range(_ATTEMPTS):
-            census = await self._take_census(request.attrs)
-            earlier = await self._sort_own(census, request)
-            if earlier is not None:
-                held = await self._settle(earlier, request.attrs)
+            earlier = await self._keys.read_own(request.preferred, request.attrs)
+            if earlier is None or not fits_config(request.config, earlier.pair):
+                held = await self._acquire_by_census(request)
             else:
-                held = await self._create(census, request)
+                # What our pods use is ours: nothing else needs to be known, in a cluster of any size.
+                held = await self._settle(earlier, request.attrs)
             if held is not None:
                 return held
         raise StoreError("no lease yet: others keep writing the same keys; trying again helps")
+
+    async def _acquire_by_census(self, request: LeaseRequest) -> HeldLease | None:
+        census = await self._take_census(request.attrs)
+        earlier = await self._sort_own(census, request)
+        if earlier is not None:
+            return await self._settle(earlier, request.attrs)
+        return await self._create(census, request)
 
     async def _take_census(self, ours: LeaseAttrs) -> Census:
         """Return who holds what, just found or found anew.
@@ -87,7 +95,7 @@ class EtcdLeases:
                 logger.warning("another lease carries our address, left alone: key=%s", record.name)
             elif await self._keys.delete(record.name, record.revision):
                 logger.warning("our earlier lease does not fit the configuration, deleted: key=%s", record.name)
-                del census.taken[record.name]
+                census.forget(record.name)
         return kept
 
     async def _settle(self, record: OwnRecord, attrs: LeaseAttrs) -> HeldLease | None:
@@ -127,7 +135,12 @@ class EtcdLeases:
     def _pick(self, census: Census, request: LeaseRequest) -> SubnetPair | None:
         # An earlier lease that did not fit is what our pods still use: as much of it as fits is worth keeping.
         wanted = [*request.preferred, *(record.pair for record in census.own)]
-        return pick_subnets(request.config, list(census.taken.values()), wanted, self._rng)
+        ranges = request.config.ranges
+        if not wanted and ranges == (request.config.ipv4,):
+            subnet = census.pick_at_random(ranges[0], self._rng)
+            if subnet is not None:
+                return subnet, None
+        return pick_subnets(request.config, census.taken, wanted, self._rng)
 
     async def _try_create(self, census: Census, pair: SubnetPair, attrs: LeaseAttrs, grant: Grant) -> HeldLease | None:
         """Create one key unless somebody is faster; what others created meanwhile goes into the census.
@@ -141,12 +154,11 @@ class EtcdLeases:
             return _held(name, pair, attrs, grant, revision)
         rivals = await self._keys.catch_up(census)
         if revision is None:
-            census.taken[name] = pair
+            census.add(name)
             return None
-        # Our own key is among the keys created meanwhile.
-        census.taken.pop(name, None)
+        census.forget(name)
         for rival, created in rivals.items():
-            if created < revision and rival in census.taken and overlap(pair, census.taken[rival]):
+            if created < revision and _overlaps(rival, pair):
                 await self._keys.delete(name, revision)
                 return None
         return _held(name, pair, attrs, grant, revision)
@@ -164,6 +176,17 @@ class EtcdLeases:
         if found and not is_same_node(held.lease.attrs, found) and not is_same_node(attrs, found):
             raise LeaseLostError(f"lease {held.key} is held by {_owner(found)}")
         return OwnRecord(held.key, parse_key(held.key), found, record.mod_revision, record.lease)
+
+
+def _overlaps(name: str, pair: SubnetPair) -> bool:
+    try:
+        return overlap(parse_key(name), pair)
+    except ValueError:
+        return False
+
+
+def _lease(record: OwnRecord, attrs: LeaseAttrs) -> Lease:
+    return Lease(*record.pair, attrs, reserved=not record.etcd_lease)
 
 
 def _held(name: str, pair: SubnetPair, attrs: LeaseAttrs, grant: Grant, revision: int) -> HeldLease:

@@ -7,6 +7,7 @@ reason, not an error.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.allocator import SubnetPair, is_same_node
@@ -17,13 +18,19 @@ from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import KeyRange, keys_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import random
+    from collections.abc import Iterable, Iterator, Sequence
 
     from flanneld_py.core.lease_event import LeaseChange
+    from flanneld_py.core.network_config import SubnetRange
+    from flanneld_py.core.prefix import Prefix
 
 _LONGEST_REASON = 200
 _SLICE = 250
 """Leases read at a stretch: a few milliseconds."""
+_END = b"\n"
+_SAMPLES = 64
+"""Subnets looked at before all names are read: enough where one in ten is free."""
 
 
 class Layout:
@@ -101,8 +108,8 @@ class OwnRecord(NamedTuple):
 class Census:
     """Who holds what, as far as it matters for getting a lease: what is taken, and which keys carry our address.
 
-    `revision` is the one as of which it is complete, deletions apart. Nothing is read before it is needed: with an
-    earlier lease of our own, other nodes' keys are only looked at.
+    `revision` is the one as of which it is complete, deletions apart. Of other nodes' keys only the names are kept, as
+    one text: a hundred thousand of them are 2 MB.
     """
 
     def __init__(self, layout: Layout, ours: LeaseAttrs) -> None:
@@ -110,8 +117,7 @@ class Census:
         self.own: list[OwnRecord] = []
         self._layout = layout
         self._ours = ours
-        self._unread: list[bytes] = []
-        self._taken: dict[str, SubnetPair] = {}
+        self._names = bytearray(_END)
         # Looking for our address in a value is far cheaper than reading it. In an escape it could hide.
         self._needle = None if ours.public_ip is None else format_address(IPV4, ours.public_ip).encode()
 
@@ -121,27 +127,56 @@ class Census:
 
     def count(self, records: Iterable[pb.KeyValue]) -> None:
         """Take a page of keys into account."""
+        cut = len(self._layout.leases.start)
         for record in records:
-            self._unread.append(record.key)
+            self._names += record.key[cut:] + _END
             value = record.value
             if value and (self._needle is None or self._needle in value or b"\\" in value):
                 self._note_own(record)
 
+    def add(self, name: str) -> None:
+        """Take note of a key."""
+        self._names += name.encode() + _END
+
+    def forget(self, name: str) -> None:
+        """Take note that a key is gone."""
+        self._names = self._names.replace(_END + name.encode() + _END, _END)
+
     @property
-    def taken(self) -> dict[str, SubnetPair]:
-        """What each key takes; one whose value cannot be read still takes its subnet, and any may be added."""
-        for key in self._unread:
-            name = self._layout.lease_name(key)
-            try:
-                self._taken[name] = parse_key(name)
-            except ValueError:
-                continue
-        self._unread.clear()
-        return self._taken
+    def taken(self) -> list[SubnetPair]:
+        """What the keys take; one whose value cannot be read still takes its subnet."""
+        return list(_read_pairs(self._names.split(_END)))
+
+    def pick_at_random(self, subnets: SubnetRange, rng: random.Random) -> Prefix | None:
+        """Return an IPv4 subnet that nobody has, found by looking at a few; None where none of these is free.
+
+        A large network is picked from in no time as long as it is not nearly full, since hardly a name is read.
+        """
+        # A key excludes others that begin with the same address by its text, and those of other lengths by their size.
+        others = rb"(?<=\n)(?![0-9.]+-%d[&\n])[^\n]+" % subnets.subnet_len
+        uncommon = [pair[0] for pair in _read_pairs(re.findall(others, self._names)) if pair[0] is not None]
+        for _ in range(_SAMPLES):
+            subnet = subnets.subnet_at(rng.randrange(subnets.count))
+            base = f"\n{format_address(subnet.family, subnet.address)}-".encode()
+            if base not in self._names and not any(other.overlaps(subnet) for other in uncommon):
+                return subnet
+        return None
 
     def _note_own(self, record: pb.KeyValue) -> None:
         name = self._layout.lease_name(record.key)
         lease = read_lease(name, record)
         if isinstance(lease, Lease) and is_same_node(self._ours, lease.attrs):
-            pair = (lease.subnet, lease.ipv6_subnet)
-            self.own.append(OwnRecord(name, pair, lease.attrs, record.mod_revision, record.lease))
+            self.own.append(own_record(name, lease, record))
+
+
+def own_record(name: str, lease: Lease, record: pb.KeyValue) -> OwnRecord:
+    """Return a key that has been read and carries our address."""
+    return OwnRecord(name, (lease.subnet, lease.ipv6_subnet), lease.attrs, record.mod_revision, record.lease)
+
+
+def _read_pairs(names: Iterable[bytes | bytearray]) -> Iterator[SubnetPair]:
+    for name in names:
+        try:
+            yield parse_key(name.decode())
+        except ValueError:
+            continue

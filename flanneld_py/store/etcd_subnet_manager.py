@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncGenerator, Sequence
 
+    from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.lease_event import LeaseEvent
     from flanneld_py.store.etcd_api import KeyRange
@@ -54,9 +55,9 @@ class EtcdSubnetManager:
                     known = [text]
                     yield text
 
-    async def find_own(self, attrs: LeaseAttrs) -> Lease | None:
+    async def find_own(self, attrs: LeaseAttrs, expected: Sequence[SubnetPair] = ()) -> Lease | None:
         """Return the lease that carries our address, if there is one."""
-        return await self._own.find(attrs)
+        return await self._own.find(attrs, expected)
 
     async def acquire(self, request: LeaseRequest) -> HeldLease:
         """Make a lease ours."""

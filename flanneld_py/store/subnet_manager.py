@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
+    from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.lease_event import LeaseChange, LeaseEvent, LeasePut
     from flanneld_py.core.network_config import NetworkConfig
@@ -63,10 +64,11 @@ class SubnetManager(Protocol):
         """
         ...
 
-    async def find_own(self, attrs: LeaseAttrs) -> Lease | None:
+    async def find_own(self, attrs: LeaseAttrs, expected: Sequence[SubnetPair] = ()) -> Lease | None:
         """Return the lease that carries our PublicIP (PublicIPv6 in an IPv6-only network), if there is one.
 
-        Raises StoreError where the store does not answer.
+        Where it is among the `expected`, the store is asked for nothing else, which matters in a large cluster. Raises
+        StoreError where the store does not answer.
         """
         ...
 

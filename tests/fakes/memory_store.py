@@ -199,9 +199,11 @@ class MemorySubnetManager:
         finally:
             self._store.close_watch(watch)
 
-    async def find_own(self, attrs):
+    async def find_own(self, attrs, expected=()):
         self._store.check()
-        return next((lease for _, lease in self._own(attrs)), None)
+        own = self._own(attrs)
+        own.sort(key=lambda found: (found[1].subnet, found[1].ipv6_subnet) not in expected)
+        return next((lease for _, lease in own), None)
 
     async def acquire(self, request):
         await asyncio.sleep(0)  # where other nodes come in between

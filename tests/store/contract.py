@@ -170,6 +170,13 @@ class WatchContract:
         assert (str(lease.subnet), lease.attrs) == ("10.5.1.0/24", node(1))
         assert await manager.find_own(node(2)) is None
 
+    async def test_find_own_looks_where_it_is_expected_first(self, store):
+        manager = store.manager()
+        for index, owner in ((1, 1), (2, 1), (3, 2)):
+            await store.put(f"10.5.{index}.0-24", value(node(owner)))
+        for expected, found in (("10.5.2.0-24", "10.5.2.0/24"), ("10.5.3.0-24", "10.5.1.0/24")):
+            assert str((await manager.find_own(node(1), pairs(expected))).subnet) == found
+
     async def test_nodes_of_an_ipv6_only_network_are_told_apart(self, store):
         manager = store.manager()
         await store.put("0.0.0.0-0&fd05:0:0:1::-64", value(node_v6(1)))

@@ -56,6 +56,23 @@ async def test_renewing_and_restarting_write_nothing_and_grant_nothing(fresh):
     assert etcd_leases(server) == {held.etcd_lease}
 
 
+async def test_a_restart_that_knows_its_subnet_reads_no_other_lease(store, monkeypatch):
+    held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+    monkeypatch.delattr(EtcdKeyspace, "census")
+    manager = store.manager()
+    expected = [held.lease[:2]]
+    assert await manager.find_own(node(1), expected) == held.lease
+    assert (await manager.acquire(LeaseRequest(CONFIG, node(1), expected))).key == held.key
+
+
+async def test_the_last_free_subnet_of_many_is_found(store):
+    free = "10.5.40.0-24"
+    for index in range(64):
+        if f"10.5.{index}.0-24" != free:
+            await store.put(f"10.5.{index}.0-24", value(node(1000 + index)))
+    assert (await store.manager(seed=1).acquire(LeaseRequest(EXACTLY_64, node(1)))).key == free
+
+
 async def test_an_earlier_lease_of_a_shorter_time_gets_the_full_one(store):
     short = await store.put("10.5.3.0-24", value(node(1)), ttl=60)
     held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
