@@ -92,7 +92,7 @@ async def _run(options: Options) -> None:
         )
         reconciler = Reconciler(
             sock,
-            node.backend,
+            (node.backend,),
             ground,
             LeaseTable(node.backend.read_peers, _members(node)),
             resync_interval=options.resync_interval,
@@ -103,6 +103,7 @@ async def _run(options: Options) -> None:
         status.begin(node, reconciler, keeper)
         async with asyncio.TaskGroup() as group:
             group.create_task(reconciler.run(), name="reconciler")
+            group.create_task(node.backend.run(node.held.lease, reconciler), name="backend")
             group.create_task(keeper.run(), name="lease keeper")
             if on_demand:
                 group.create_task(on_demand.run(reconciler, ground, keeper), name="on demand")

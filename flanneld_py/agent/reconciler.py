@@ -11,25 +11,26 @@ import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from flanneld_py.agent.driven_tables import DrivenTables
+from flanneld_py.agent.table_reader import TableReader
 from flanneld_py.agent.table_writer import TableWriter
 from flanneld_py.core.entries import Kind, entry_key, entry_kind
 from flanneld_py.core.plan import TableDiff, order, plan_change
-from flanneld_py.kernel.dataplane import digest_steps, read_steps
 from flanneld_py.kernel.monitor import Change, Monitor
-from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Container, Iterable, Iterator, Sequence
 
     from flanneld_py.agent.ground import GroundKeeper
-    from flanneld_py.backends.backend import Backend, Ground
+    from flanneld_py.backends.backend import EntrySource, Ground
     from flanneld_py.core.entries import Entry, Key
     from flanneld_py.core.lease_event import LeaseEvent, LeasePut
     from flanneld_py.core.lease_table import LeaseTable
     from flanneld_py.core.misses import Miss
     from flanneld_py.core.peer import Peer
     from flanneld_py.core.plan import Operation
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ _DEVICE_TRIES = 3
 """How often a device is mended at a stretch; somebody who undoes it each time is answered at the next pass."""
 _PAUSE = 1.0
 """Seconds until everything is tried again after the kernel refused a device or the reading of a table."""
-_TABLES = frozenset(Change(kind) for kind in Kind)
 
 
 class MissAnswerer(Protocol):
@@ -76,7 +76,7 @@ class Reconciler:
     def __init__(
         self,
         sock: NetlinkSocket,
-        backend: Backend,
+        sources: Sequence[EntrySource],
         keeper: GroundKeeper,
         leases: LeaseTable,
         *,
@@ -84,18 +84,20 @@ class Reconciler:
         rng: random.Random,
         on_demand: MissAnswerer | None = None,
     ) -> None:
-        """Prepare; the kernel is compared with the leases at least each `resync_interval` seconds.
+        """Prepare; the tables are compared with what `sources` want at least each `resync_interval` seconds.
 
         `on_demand` is handed what the kernel asks for.
         """
-        self._backend = backend
+        self._sources = sources
+        self._driven = DrivenTables(driver for source in sources for driver in source.drivers)
+        self._kinds = [kind for kind in Kind if kind != Kind.DRIVEN or self._driven]
+        self._tables = frozenset(Change(kind) for kind in self._kinds)
         self._keeper = keeper
         self._resync_interval = resync_interval
         self._on_demand = on_demand
         self._monitor = Monitor(sock.port)
-        # While a table is read by and by, what cannot wait is written by the other socket.
-        self._reading = NetlinkSocket()
-        self._writer = TableWriter(sock, self._notice, rng)
+        self._reader = TableReader(keeper, self._driven)
+        self._writer = TableWriter(sock, self._driven, self._notice, rng)
         self._former: dict[str, tuple[Peer, ...]] = {}
         self._digests: dict[Kind, int] = {}
         self._written_ahead: set[tuple[Kind, Key]] = set()
@@ -117,7 +119,7 @@ class Reconciler:
             # What a key had when the kernel last followed, however often it has changed since.
             self._former.setdefault(key, peers)
         if self.leases.complete and not was_complete:
-            self._dirty |= _TABLES
+            self._dirty |= self._tables
         if self.leases.complete:
             self._wake.set()
 
@@ -138,9 +140,19 @@ class Reconciler:
             self._writer.apply_now(change.plan())
         except OSError as error:
             log.warning("not written at once: reason=%s", error)
-            self._dirty |= _TABLES
+            self._dirty |= self._tables
             self._wake.set()
         self._account_change(change)
+
+    def refused(self, operation: Operation, errno: int, reason: str) -> None:
+        """Have an operation tried again that a driver had begun and that has failed since."""
+        self._writer.note_failure(operation, errno, reason)
+        self._wake.set()
+
+    def doubt(self) -> None:
+        """Have the tables of all drivers read again."""
+        self._dirty.add(Change.DRIVEN)
+        self._wake.set()
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
@@ -161,7 +173,7 @@ class Reconciler:
         finally:
             loop.remove_reader(self._monitor.fileno())
             self._monitor.close()
-            self._reading.close()
+            self._reader.close()
 
     async def _start_over(self, error: OSError) -> None:
         """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
@@ -207,9 +219,10 @@ class Reconciler:
         if not self.leases.complete:
             return
         if is_resync:
-            dirty |= {Change(kind) for kind in Kind if Change(kind) not in dirty and not await self._is_as_wanted(kind)}
-        kinds = [kind for kind in Kind if Change(kind) in dirty]
-        if len(kinds) == len(Kind):
+            unread = [kind for kind in self._kinds if Change(kind) not in dirty]
+            dirty |= {Change(kind) for kind in unread if not await self._is_as_wanted(kind)}
+        kinds = [kind for kind in self._kinds if Change(kind) in dirty]
+        if len(kinds) == len(self._kinds):
             # All tables are about to be compared with the leases as they are now.
             self._former.clear()
         await self._follow_leases()
@@ -224,10 +237,10 @@ class Reconciler:
             doubtful = self._mend_devices() or Change.DEVICE in dirty
             self.grounded.set()
             # What was told meanwhile, most of it about our own mending, belongs to this pass.
-            dirty |= self._dirty | (_TABLES if doubtful else frozenset())
+            dirty |= self._dirty | (self._tables if doubtful else frozenset())
             self._dirty = set()
         if (is_resync or Change.UNDERLAY in dirty) and self._keeper.look_at_underlay():
-            dirty |= _TABLES
+            dirty |= self._tables
         return dirty
 
     def _mend_devices(self) -> bool:
@@ -243,10 +256,7 @@ class Reconciler:
 
     async def _is_as_wanted(self, kind: Kind) -> bool:
         """Compare a table's sum with what it was when the table was last compared, and has become by our changes."""
-        digest = 0
-        for digest in digest_steps(self._reading, self._keeper.scope, kind):  # noqa: B007 - the last one is complete
-            await asyncio.sleep(0)
-        return self._digests.get(kind) == digest
+        return self._digests.get(kind) == await self._reader.digest(kind)
 
     async def _follow_leases(self) -> None:
         """Bring the kernel to what the leases that have changed say."""
@@ -273,16 +283,25 @@ class Reconciler:
         if not gone:
             return []
         macs, subnets = {peer.vtep_mac for peer in gone} - {b""}, {peer.subnet for peer in gone}
+        publics = {(peer.subnet.family, peer.public_ip) for peer in gone}
         return [
             peer
             for key, peers in self.leases.peers.items()
             for peer in peers
-            if (peer.vtep_mac in macs or peer.subnet in subnets) and key not in keys
+            if key not in keys
+            and (peer.vtep_mac in macs or peer.subnet in subnets or (peer.subnet.family, peer.public_ip) in publics)
         ]
 
     def desired(self, peers: Iterable[Peer]) -> list[Entry]:
         """Return the entries that lead to peers."""
-        return [entry for peer in peers for entry in self._backend.desired(peer, self._keeper.ground)]
+        chosen, ground = list(peers), self._keeper.ground
+        return [entry for source in self._sources for peer in chosen for entry in source.desired(peer, ground)]
+
+    def _standing(self) -> list[Entry]:
+        """Return the entries that belong to no peer."""
+        ground = self._keeper.ground
+        own = () if self._on_demand is None else self._on_demand.standing(ground)
+        return [*own, *(entry for source in self._sources for entry in source.standing(ground))]
 
     async def _compare_tables(self, kinds: list[Kind]) -> None:
         """Read tables, and apply how they differ from what they should be.
@@ -295,10 +314,10 @@ class Reconciler:
         self._written_ahead.clear()
         # The same entries for all tables, whatever is told meanwhile: that is followed as a change to these.
         peers = self._followed()
-        standing = () if self._on_demand is None else self._on_demand.standing(self._keeper.ground)
+        standing = self._standing()
         self._digests.update(dict.fromkeys(kinds, 0))
         for group in groups:
-            diff = TableDiff({kind: await self._read(kind) for kind in group})
+            diff = TableDiff({kind: await self._reader.read(kind) for kind in group})
             self.retries.forget(group)
             for wanted in self._wanted(standing, peers):
                 self._account((entry for entry in wanted if entry_kind(entry) in group), 1)
@@ -316,12 +335,6 @@ class Reconciler:
         yield standing
         for start in range(0, len(peers), _PEERS_AT_ONCE):
             yield self.desired(peers[start : start + _PEERS_AT_ONCE])
-
-    async def _read(self, kind: Kind) -> dict[Key, Entry]:
-        table: dict[Key, Entry] = {}
-        for table in read_steps(self._reading, self._keeper.scope, kind):  # noqa: B007 - the last one is complete
-            await asyncio.sleep(0)
-        return table
 
     def _account_change(self, change: _EntryChange) -> None:
         self._account(change.before, -1)

@@ -118,7 +118,8 @@ async def obtain_lease(
     subnet_file: Path,
     rng: random.Random,
 ) -> tuple[LeaseRequest, HeldLease]:
-    """Get our lease, close to our earlier one. Raises KernelError where the kernel lacks the backend."""
+    """Get our lease, close to our earlier one. Raises KernelError or ConfigError where the backend cannot work here."""
+    await backend.prepare(sock)
     former = read_former_subnets(subnet_file)
     pair = (
         next((subnet for subnet in former if subnet.family == IPV4), None),

@@ -1,4 +1,4 @@
-"""Writing operations to the kernel in small batches, between which the event loop runs.
+"""Writing operations to the kernel, or to their driver, in small batches, between which the event loop runs.
 
 Owns what has failed and when it is tried again, and which of the kernel's notifications our own operations cause.
 """
@@ -9,8 +9,10 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
+from flanneld_py.agent.driven_tables import table_of
 from flanneld_py.core.entries import FdbEntry, describe_entry, entry_key
 from flanneld_py.core.retries import RetryQueue
 from flanneld_py.kernel.dataplane import apply_batch
@@ -18,9 +20,10 @@ from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from flanneld_py.agent.driven_tables import DrivenTables
     from flanneld_py.core.entries import Key, Kind
     from flanneld_py.core.plan import Operation
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -44,9 +47,12 @@ class ReconcileCounts:
 class TableWriter:
     """Applies operations; what the kernel refuses waits in `retries` for a try of its own."""
 
-    def __init__(self, sock: NetlinkSocket, notice: Callable[[], None], rng: random.Random) -> None:
+    def __init__(
+        self, sock: NetlinkSocket, driven: DrivenTables, notice: Callable[[], None], rng: random.Random
+    ) -> None:
         """Prepare; `notice` is called after each batch, while `own_fdb` names the forwarding entries in it."""
         self._sock = sock
+        self._driven = driven
         self._notice = notice
         self._rng = rng
         self.retries = RetryQueue()
@@ -60,15 +66,36 @@ class TableWriter:
 
         Objects in `outdated`, which may grow meanwhile, are left as they are.
         """
-        for start in range(0, len(operations), _BATCH):
-            batch = operations[start : start + _BATCH]
-            if outdated:
-                batch = [one for one in batch if (one.kind, entry_key(one.entry)) not in outdated]
-            self.apply_now(batch)
-            await asyncio.sleep(0)
+        for table, run in self._runs(operations):
+            size = self._driven.batch_size(table) if table else _BATCH
+            for start in range(0, len(run), size):
+                batch = run[start : start + size]
+                if outdated:
+                    batch = [one for one in batch if (one.kind, entry_key(one.entry)) not in outdated]
+                self._apply_batch(table, batch)
+                await asyncio.sleep(0)
 
-    def apply_now(self, batch: Sequence[Operation]) -> None:
+    def apply_now(self, operations: Sequence[Operation]) -> None:
         """Apply a few operations at once, without letting the event loop run in between."""
+        for table, run in self._runs(operations):
+            self._apply_batch(table, run)
+
+    def _runs(self, operations: Sequence[Operation]) -> Iterator[tuple[str, Sequence[Operation]]]:
+        """Cut operations where the next one is written by somebody else; the kernel's own tables have no name."""
+        if not self._driven:
+            yield "", operations
+            return
+        for table, run in groupby(operations, table_of):
+            yield table, list(run)
+
+    def _apply_batch(self, table: str, batch: Sequence[Operation]) -> None:
+        failed = self._driven.apply(table, batch) if table else self._apply_to_kernel(batch)
+        self.counts.operations += len(batch)
+        self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
+        for index, (errno, reason) in failed.items():
+            self.note_failure(batch[index], errno, reason)
+
+    def _apply_to_kernel(self, batch: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:
         self.own_fdb = {
             (RTM_DELNEIGH if operation.delete else RTM_NEWNEIGH, operation.entry)
             for operation in batch
@@ -77,14 +104,13 @@ class TableWriter:
         failed = apply_batch(self._sock, batch)
         self._notice()
         self.own_fdb = set()
-        self.counts.operations += len(batch)
-        self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
-        for index, (errno, reason) in failed.items():
-            self._note_failure(batch[index], errno, reason)
+        return failed
 
-    def _note_failure(self, operation: Operation, errno: int, reason: str) -> None:
+    def note_failure(self, operation: Operation, errno: int, reason: str) -> None:
+        """Have an operation tried again that failed."""
         self.counts.failures += 1
         failure = self.retries.record(operation, errno, reason, time.monotonic(), self._rng.random())
         if failure.attempts == 1:
+            who = table_of(operation) or "kernel"
             verb, what = "delete" if operation.delete else "write", describe_entry(operation.entry)
-            log.warning("kernel refused to %s %s: %s (errno %d); trying again", verb, what, reason, errno)
+            log.warning("%s refused to %s %s: %s (errno %d); trying again", who, verb, what, reason, errno)

@@ -1,9 +1,11 @@
 """Backend: what carries packets between nodes, as the rest of the daemon sees it.
 
-A backend decides: what this node publishes, which devices it needs, and which kernel objects lead to a peer. It never
-changes the kernel; the reconciler does, the same way for all backends.
+A backend decides: what this node publishes, which devices it needs, and which entries lead to a peer. It never changes
+the kernel's tables; the reconciler does, the same way for all backends. What rtnetlink does not know of, it brings
+along: the making of a device, the driver of a table, a task that runs as long as the daemon does.
 """
 
+# ruff: noqa: ARG002 - what a method takes is for those who override it
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from flanneld_py.core.driver import Feedback, TableDriver
     from flanneld_py.core.entries import Entry, Route
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.peer import Peer
@@ -32,16 +35,43 @@ class Ground:
     has_nexthops: bool
 
 
-class Backend(Protocol):
+class EntrySource(Protocol):
+    """What says which entries there should be. Whoever subclasses it wants none but what it says."""
+
+    drivers: Sequence[TableDriver] = ()
+    """The drivers of those of its entries that are a `DrivenEntry`."""
+
+    def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
+        """Return the entries that lead to a peer, or let it in."""
+        return ()
+
+    def standing(self, ground: Ground) -> Sequence[Entry]:
+        """Return the entries that belong to no peer."""
+        return ()
+
+    async def run(self, lease: Lease, feedback: Feedback) -> None:
+        """Do what has to be done as long as the daemon runs, for the holder of this lease; may return early."""
+        return
+
+
+class Backend(EntrySource, Protocol):
     """One way to carry packets; `mtu`, in bytes, is what a pod's interface may have."""
 
     mtu: int
     claim_name: str
     """What no two daemons of one network namespace may use at once: the name of the device, or of the backend."""
-    follows_underlay: bool
+    follows_underlay: bool = False
     """Whether the way to a peer depends on the host's routes."""
-    nexthop_ids: range
+    nexthop_ids: range = range(0)
     """The ids of the nexthop objects that are ours."""
+
+    async def prepare(self, sock: NetlinkSocket) -> None:
+        """Have at hand what this node's lease and devices need: keys, programs, what a command says.
+
+        Raises KernelError where this machine cannot carry packets this way, ConfigError for what the operator has to
+        put right: both before any lease is written.
+        """
+        return
 
     def publish(
         self, sock: NetlinkSocket, earlier: LeaseAttrs | None, random_bytes: Callable[[int], bytes]
@@ -58,8 +88,4 @@ class Backend(Protocol):
 
     def read_peers(self, lease: Lease) -> tuple[Peer, ...]:
         """Return another node's lease as peers, one for each family; raise ValueError saying why it is none."""
-        ...
-
-    def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
-        """Return the kernel objects that lead to a peer."""
         ...

@@ -1,10 +1,10 @@
-"""Which backends there are, by the Type of the configuration."""
+"""Which backends there are, by the Type of the configuration; only the module of the chosen one is loaded."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flanneld_py.backends.vxlan import parse_vxlan
 from flanneld_py.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.underlay import Uplink
 
-_BACKENDS = {"vxlan": parse_vxlan}
+BACKENDS = ("vxlan",)
+"""Each `some-type` stands in the module `some_type`, which has a function `parse_some_type`."""
 
 
 def parse_backend(config: NetworkConfig) -> Callable[[Uplink], Backend]:
     """Read the Backend part of the configuration; the result makes the backend for an uplink. Raises ConfigError."""
-    parse = _BACKENDS.get(config.backend_type)
-    if parse is None:
-        known = ", ".join(_BACKENDS)
+    if config.backend_type not in BACKENDS:
         named = repr(config.backend_type) if config.backend_given else "udp, what a missing Backend means,"
-        raise ConfigError("Backend.Type", f"{named} is not known here; expected one of: {known}")
+        raise ConfigError("Backend.Type", f"{named} is not known here; expected one of: {', '.join(BACKENDS)}")
+    name = config.backend_type.replace("-", "_")
+    module = import_module(f"flanneld_py.backends.{name}")
+    parse: Callable[[NetworkConfig], Callable[[Uplink], Backend]] = getattr(module, f"parse_{name}")
     return parse(config)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from flanneld_py.backends.backend import Backend
 from flanneld_py.core.entries import FdbEntry, Neighbour, Nexthop, Route
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.lease import LeaseAttrs, fold_keys
@@ -76,7 +77,7 @@ def parse_vxlan(config: NetworkConfig) -> Callable[[Uplink], VxlanBackend]:
     return partial(VxlanBackend, config, settings)
 
 
-class VxlanBackend:
+class VxlanBackend(Backend):
     """vxlan for one network and one uplink."""
 
     def __init__(self, config: NetworkConfig, settings: VxlanConfig, uplink: Uplink) -> None:
@@ -172,7 +173,7 @@ class VxlanBackend:
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
         """Return the kernel objects that lead to a peer: through the tunnel, or straight over the uplink."""
-        subnet, public_ip, mac = peer
+        subnet, public_ip, mac, _ = peer
         family = subnet.family
         direct = find_direct_device(ground.routes, family, public_ip) if self._settings.direct_routing else 0
         device = direct or ground.devices[family]

@@ -1,4 +1,4 @@
-"""The kernel objects that carry packets to peers, as plain values.
+"""What carries packets to peers, as plain values: the kernel's objects, and entries of tables that others keep.
 
 Each has a key, the kernel's own identity of the object; the rest is its value. Two objects of one key exclude each
 other; two that are equal need no operation.
@@ -72,23 +72,37 @@ class FdbEntry(NamedTuple):
     remote: int
 
 
+class DrivenEntry(NamedTuple):
+    """An entry of a table that is read and written by a driver of its own (`core/driver.py`). Key: `table` and `key`.
+
+    Only the driver knows what `key` and `value` mean; both are hashable, and neither holds a secret.
+    """
+
+    table: str
+    key: tuple[object, ...]
+    value: object = None
+
+
 class Kind(IntEnum):
     """The tables, in the order in which they are written: what a later one needs stands in an earlier one.
 
     Nothing may point at a peer that cannot be reached yet, so routes come last, and are deleted first.
     """
 
-    FDB = 0
-    NEIGHBOUR = 1
-    NEXTHOP = 2
-    ROUTE = 3
+    DRIVEN = 0
+    FDB = 1
+    NEIGHBOUR = 2
+    NEXTHOP = 3
+    ROUTE = 4
 
 
-Entry = Nexthop | Route | Neighbour | FdbEntry
+KernelEntry = Nexthop | Route | Neighbour | FdbEntry
+Entry = KernelEntry | DrivenEntry
 Key = tuple[object, ...]
 
 
 _KINDS: dict[type, tuple[Kind, int]] = {
+    DrivenEntry: (Kind.DRIVEN, 2),
     FdbEntry: (Kind.FDB, 2),
     Neighbour: (Kind.NEIGHBOUR, 3),
     Nexthop: (Kind.NEXTHOP, 1),
@@ -110,6 +124,8 @@ def entry_key(entry: Entry) -> Key:
 def describe_entry(entry: Entry) -> str:
     """Write an object the way `ip` and `bridge` do, devices by their index."""
     match entry:
+        case DrivenEntry():
+            return " ".join((entry.table, *(str(part) for part in entry.key)))
         case FdbEntry():
             return f"fdb {entry.mac.hex(':')} dst {format_address(entry.family, entry.remote)} dev {entry.ifindex}"
         case Neighbour():

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 class Peer(NamedTuple):
     """A remote node in one address family: its subnet, and where and how its packets are sent.
 
-    `public_ip` is an integer of the subnet's own family; `vtep_mac` is empty where the backend has none.
+    `public_ip` is an integer of the subnet's own family; `vtep_mac` is empty where the backend has none. `data` is what
+    else the backend read in the lease; it is hashable.
     """
 
     subnet: Prefix
     public_ip: int
     vtep_mac: bytes = b""
+    data: object = None
 
 
 class Members(NamedTuple):

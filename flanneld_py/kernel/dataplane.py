@@ -13,9 +13,8 @@ from flanneld_py.core.entries import (
     PROTOCOL_BOOT,
     PROTOCOL_FLANNELD,
     PROTOCOL_KERNEL,
-    Entry,
     FdbEntry,
-    Key,
+    KernelEntry,
     Kind,
     Neighbour,
     Nexthop,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from flanneld_py.core.plan import Operation
+    from flanneld_py.core.plan import Operation, Table
     from flanneld_py.kernel.netlink import Message, Request
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
@@ -51,7 +50,7 @@ class Scope:
     nexthop_ids: range
     has_nexthops: bool
 
-    def owns(self, entry: Entry) -> bool:
+    def owns(self, entry: KernelEntry) -> bool:
         """Say whether an object of the kernel is ours to change or to delete."""
         match entry:
             case FdbEntry() | Neighbour():
@@ -84,15 +83,15 @@ class Scope:
         return False
 
 
-def read_steps(sock: NetlinkSocket, scope: Scope, kind: Kind) -> Iterator[dict[Key, Entry]]:
+def read_steps(sock: NetlinkSocket, scope: Scope, kind: Kind) -> Iterator[Table]:
     """Read our objects of one kind by key; yields at every read, the last time the whole table.
 
     An asynchronous caller may pause in between. Raises KernelError.
     """
-    table: dict[Key, Entry] = {}
+    table: Table = {}
     for request in _dumps(scope, kind):
-        found: list[Entry] = []
-        steps: Iterator[list[Entry]] = sock.dump_steps(
+        found: list[KernelEntry] = []
+        steps: Iterator[list[KernelEntry]] = sock.dump_steps(
             request, _decode_ours(_DECODERS[kind], scope), f"read {kind.name.lower()} entries"
         )
         for found in steps:  # noqa: B007 - the last one is the result
@@ -101,8 +100,10 @@ def read_steps(sock: NetlinkSocket, scope: Scope, kind: Kind) -> Iterator[dict[K
     yield table
 
 
-def _decode_ours(decode: Callable[[Message], Entry | None], scope: Scope) -> Callable[[Message], Entry | None]:
-    def decode_ours(message: Message) -> Entry | None:
+def _decode_ours(
+    decode: Callable[[Message], KernelEntry | None], scope: Scope
+) -> Callable[[Message], KernelEntry | None]:
+    def decode_ours(message: Message) -> KernelEntry | None:
         entry = decode(message)
         return entry if entry is not None and scope.owns(entry) else None
 
@@ -147,7 +148,7 @@ def _peek_ours(scope: Scope, kind: Kind) -> Callable[[memoryview, int], tuple[An
     return peek_route
 
 
-_DECODERS: dict[Kind, Callable[[Message], Entry | None]] = {
+_DECODERS: dict[Kind, Callable[[Message], KernelEntry | None]] = {
     Kind.FDB: neighbour.decode_fdb,
     Kind.NEIGHBOUR: neighbour.decode_neighbour,
     Kind.NEXTHOP: nexthop.decode,
@@ -157,6 +158,9 @@ _DECODERS: dict[Kind, Callable[[Message], Entry | None]] = {
 
 def _dumps(scope: Scope, kind: Kind) -> list[Request]:
     match kind:
+        case Kind.DRIVEN:
+            # Not the kernel's: read by drivers of their own.
+            return []
         case Kind.FDB:
             return [neighbour.encode_dump_fdb(device) for device in scope.devices.values()]
         case Kind.NEIGHBOUR:

@@ -15,6 +15,8 @@ from flanneld_py.kernel import link as links
 from flanneld_py.kernel import netlink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.kernel.link import Link
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -30,7 +32,8 @@ LinkOptions = tuple[tuple[int, bytes | None], ...]
 class Device:
     """A wanted device: up, with exactly these addresses (link-local ones aside); `mtu` in bytes.
 
-    `sysctls` holds settings that it wants; to keep them is its owner's business.
+    `mac` is empty for one that has none. `sysctls` holds settings that it wants; to keep them is its owner's business.
+    `make` makes it where rtnetlink cannot, and raises OSError.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Device:
     addresses: tuple[Prefix, ...]
     options: LinkOptions
     sysctls: tuple[Sysctl, ...] = ()
+    make: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +78,15 @@ def _is_same_make(found: Link, wanted: Device) -> bool:
 
 
 def _create(sock: NetlinkSocket, wanted: Device) -> Link:
-    data = b"".join(
-        netlink.encode_attribute(attribute, payload) for attribute, payload in wanted.options if payload is not None
-    )
-    links.create_link(
-        sock,
-        wanted.name,
-        wanted.kind,
-        data,
-        netlink.encode_attribute(links.IFLA_ADDRESS, wanted.mac),
-        netlink.encode_u32(links.IFLA_MTU, wanted.mtu),
-    )
+    if wanted.make is not None:
+        wanted.make()
+    else:
+        data = b"".join(
+            netlink.encode_attribute(attribute, payload) for attribute, payload in wanted.options if payload is not None
+        )
+        attributes = [netlink.encode_attribute(links.IFLA_ADDRESS, wanted.mac)] if wanted.mac else []
+        mtu = netlink.encode_u32(links.IFLA_MTU, wanted.mtu)
+        links.create_link(sock, wanted.name, wanted.kind, data, *attributes, mtu)
     created = links.read_link(sock, wanted.name)
     if created is None:
         raise KernelError(19, f"create device {wanted.name}", "it vanished as soon as it was made")
@@ -94,7 +96,7 @@ def _create(sock: NetlinkSocket, wanted: Device) -> Link:
 def _mend_link(sock: NetlinkSocket, found: Link, wanted: Device) -> list[str]:
     attributes: list[bytes] = []
     mended: list[str] = []
-    if found.mac != wanted.mac:
+    if wanted.mac and found.mac != wanted.mac:
         attributes.append(netlink.encode_attribute(links.IFLA_ADDRESS, wanted.mac))
         mended.append("mac")
     if found.mtu != wanted.mtu:

@@ -57,8 +57,9 @@ _MULTICAST = Prefix(IPV6, 0xFF << 120, 8)
 
 
 class Change(IntEnum):
-    """What may be another now than what we last saw or wrote. The first four are the tables of `Kind`."""
+    """What may be another now than what we last saw or wrote: the tables of `Kind`, and what they stand on."""
 
+    DRIVEN = Kind.DRIVEN
     FDB = Kind.FDB
     NEIGHBOUR = Kind.NEIGHBOUR
     NEXTHOP = Kind.NEXTHOP

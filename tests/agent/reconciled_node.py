@@ -43,7 +43,9 @@ def make_lease(index, *, mac_index=None, remote=None, subnet=None, families=(IPV
 
 
 class ReconciledNode:
-    def __init__(self, host, network=V4, *, has_nexthops=True, resync_interval=NEVER, on_demand=None, **keys):
+    def __init__(
+        self, host, network=V4, *, has_nexthops=True, resync_interval=NEVER, on_demand=None, extras=(), **keys
+    ):
         self.host = host
         config = parse_network_config(json.dumps(network | {"Backend": {"Type": "vxlan"} | keys}))
         ipv4, ipv6 = config.ipv4 is not None, config.ipv6 is not None
@@ -83,7 +85,7 @@ class ReconciledNode:
         def make():
             return Reconciler(
                 host.sock,
-                backend,
+                (backend, *extras),
                 ground,
                 leases,
                 resync_interval=resync_interval,

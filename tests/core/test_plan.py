@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flanneld_py.core.entries import FdbEntry, Kind, Neighbour, Nexthop, Route, entry_key, entry_kind
+from flanneld_py.core.entries import DrivenEntry, FdbEntry, Kind, Neighbour, Nexthop, Route, entry_key, entry_kind
 from flanneld_py.core.plan import Operation, TableDiff, order, plan_change
 from flanneld_py.core.prefix import IPV4, Prefix
 
@@ -43,6 +43,7 @@ PEERS = st.dictionaries(
 )
 LOOSE = st.lists(
     st.one_of(
+        st.builds(DrivenEntry, st.sampled_from(["a", "b"]), st.tuples(st.integers(1, 2)), st.integers(0, 1)),
         st.builds(FdbEntry, st.integers(1, 2), st.binary(min_size=6, max_size=6), st.just(4), st.integers(0, 2)),
         st.builds(Neighbour, st.integers(1, 2), st.just(4), st.integers(0, 3), st.binary(min_size=1, max_size=1)),
         st.builds(Nexthop, st.integers(1, 3), st.just(4), st.integers(0, 3), st.integers(1, 2), st.booleans()),
@@ -137,6 +138,7 @@ def test_a_changed_value_is_one_replace():
 @pytest.mark.parametrize(
     ("entry", "kind", "key"),
     [
+        (DrivenEntry("guests", (1, 2), 3), Kind.DRIVEN, ("guests", (1, 2))),
         (FdbEntry(1, b"mac", 4, 5), Kind.FDB, (1, b"mac")),
         (Neighbour(1, 4, 5, b"mac"), Kind.NEIGHBOUR, (1, 4, 5)),
         (Nexthop(9, 4, 5, 1, True), Kind.NEXTHOP, (9,)),
@@ -149,8 +151,8 @@ def test_identity_of_each_kind(entry, kind, key):
 
 
 def test_two_kinds_never_meet_in_one_table():
-    entries = entries_of(1, 9)
-    assert [len(make_table(entries, kind)) for kind in Kind] == [1, 1, 1, 1]
+    entries = [*entries_of(1, 9), DrivenEntry("guests", (1,))]
+    assert [len(make_table(entries, kind)) for kind in Kind] == [1, 1, 1, 1, 1]
 
 
 @given(PEERS, PEERS, st.integers(1, 4))
