@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from pyroute2 import IPRoute
 
 from tests.host import IPV4, Host
@@ -429,6 +431,35 @@ def test_control_socket_tells_the_status(cluster):
     assert told["ready"] is True
     assert told["lease"]["key"] == daemon.key
     assert told["uplink"]["name"] == "eth0"
+
+
+def test_metrics_are_read_by_prometheus_own_parser(cluster):
+    one, two = cluster.add_node(), cluster.add_node()
+    cluster.ctl("put", f"{PREFIX}/subnets/10.9.9.0-24", '{"PublicIP":"172.30.9.9"}')
+    cluster.ctl("put", f"{PREFIX}/subnets/nonsense", "x")
+    first, second = one.start().is_ready(), two.start().is_ready()
+    wait_until(lambda: leads_to(one, two, second.key))
+    one.do(lambda ipr: ipr.route("del", dst=second.key.replace("-", "/")))
+    wait_until(lambda: leads_to(one, two, second.key))
+    status, text = first.ask("/metrics")
+    assert status == 200
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["flanneld_ready",] == found["flanneld_healthy",] == found["flanneld_store_up",] == 1
+    assert found["flanneld_peers",] == found["flanneld_leases", "peer"] == 1
+    assert found["flanneld_skipped_leases", "outside network"] == 1
+    assert found["flanneld_skipped_leases", "unreadable"] == 1
+    assert found["flanneld_drift_total", "route"] >= 1
+    assert found["flanneld_reconcile_duration_seconds_count",] >= 2
+    assert found["flanneld_store_call_duration_seconds_count", "Range"] >= 1
+    assert 86_000 < found["flanneld_lease_remaining_seconds",] <= 86_400
+    assert found["flanneld_tunnel_packets_total", "flannel.1", "receive"] == 0
+    assert 10e6 < found["process_resident_memory_bytes",] < 200e6
+    if promtool := shutil.which("promtool"):
+        subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, capture_output=True)
 
 
 def test_secrets_are_neither_in_the_log_nor_in_the_status(cluster):

@@ -18,8 +18,9 @@ import sdnotify
 from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
 from flanneld_py.agent.control import serve_control
 from flanneld_py.agent.ground import GroundKeeper
-from flanneld_py.agent.health import serve_health
+from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
+from flanneld_py.agent.metrics import LEASE, ON_DEMAND, PODS, RECONCILER, STATUS, STORE, TUNNELS, MetricsPage, Tunnels
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.agent.pod_service import start_pod_service
 from flanneld_py.agent.reconciler import Reconciler
@@ -27,6 +28,7 @@ from flanneld_py.agent.startup import Node, obtain_lease, wait_for_claim, wait_f
 from flanneld_py.agent.status import NodeStatus
 from flanneld_py.agent.subnet_file import write_subnet_file
 from flanneld_py.core.lease_table import LeaseTable
+from flanneld_py.core.metrics import CONTENT_TYPE
 from flanneld_py.core.peer import Members
 from flanneld_py.core.subnet_env import SubnetEnv
 from flanneld_py.kernel.miss import asking
@@ -75,10 +77,13 @@ async def _run(options: Options) -> None:
         claim = partial(claim_subnet_file, options.subnet_file)
         stack.enter_context(await wait_for_claim("subnet file", claim))
         status = NodeStatus()
-        await _serve(stack, options, status)
+        metrics = MetricsPage()
+        await _serve(stack, options, status, metrics)
         sock = stack.enter_context(NetlinkSocket())
         store = EtcdSubnetManager(options.etcd, rng)
         stack.push_async_callback(store.close)
+        status.follow(store)
+        metrics.add(STORE, store)
         node = await _start(stack, options, store, sock, rng)
         on_demand = _make_on_demand(options, node, store, sock, rng)
         devices = node.backend.devices(node.held.lease)
@@ -101,6 +106,11 @@ async def _run(options: Options) -> None:
         )
         keeper = LeaseKeeper(store, node.request, node.held, options.renew_margin, rng)
         status.begin(node, reconciler, keeper)
+        metrics.add(LEASE, keeper)
+        metrics.add(RECONCILER, reconciler)
+        metrics.add(TUNNELS, Tunnels(sock, ground))
+        if on_demand:
+            metrics.add(ON_DEMAND, on_demand.counts)
         async with asyncio.TaskGroup() as group:
             group.create_task(reconciler.run(), name="reconciler")
             group.create_task(node.backend.run(node.held.lease, reconciler), name="backend")
@@ -128,16 +138,23 @@ def _make_on_demand(
     return OnDemand(sock, finder, node.config.ipv4, rng, idle=options.on_demand_idle)
 
 
-async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus) -> None:
+async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, metrics: MetricsPage) -> None:
     """Answer about health and status from the beginning: what is waited for can be asked."""
-    control = await serve_control(options.socket_path, {"status": status.describe})
+    metrics.add(STATUS, status)
+    root = logging.getLogger()
+    root.addHandler(status.recent)
+    stack.callback(root.removeHandler, status.recent)
+    answers = {"status": status.describe, "peers": status.describe_peers}
+    control = await serve_control(options.socket_path, answers)
     stack.callback(control.close)
     pods = start_pod_service(options.subnet_file, status.outages)
     if pods is not None:
         stack.callback(pods.close)
+        metrics.add(PODS, pods)
     if options.healthz_port:
         reports = {"/healthz": status.health, "/readyz": status.readiness}
-        health = await serve_health(options.healthz_ip, options.healthz_port, reports)
+        pages = {"/metrics": Page(CONTENT_TYPE, metrics.encode)}
+        health = await serve_health(options.healthz_ip, options.healthz_port, reports, pages)
         stack.callback(health.close)
 
 

@@ -18,20 +18,26 @@ import socket
 import struct
 import threading
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.pod_request import receive_request
+from flanneld_py.core.metrics import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from flanneld_py.agent.pod_calls import PodCalls
+    from flanneld_py.agent.pod_request import Request
 
 log = logging.getLogger(__name__)
 
 SOCKET_SUFFIX = ".cni.sock"
 DECLINED = 2
+
+_VERBS = frozenset({"ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"})
+_OUTCOMES = {0: "success", DECLINED: "declined"}
 
 _MOST_WORKERS = 8
 _BACKLOG = 512
@@ -60,6 +66,8 @@ class PodService:
         self._workers: list[threading.Thread] = []
         self._idle = 0
         self._calls: PodCalls | None = None
+        self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        """Of the calls so far, by verb and outcome."""
         with self._lock:
             self._add_worker()
 
@@ -117,8 +125,16 @@ class PodService:
                 return
             calls = self._require_calls()
             connection.sendall(b"+")
+            began = time.monotonic()
             status, output = calls.serve(request)
+            self._count(request, status, time.monotonic() - began)
             connection.sendall(_HEAD.pack(status, len(output)) + output)
+
+    def _count(self, request: Request, status: int, seconds: float) -> None:
+        verb = request.environment.get(b"CNI_COMMAND", b"").decode(errors="replace")
+        outcome = _OUTCOMES.get(status, "error")
+        with self._lock:
+            self.durations[verb if verb in _VERBS else "other", outcome].observe(seconds)
 
     def _require_calls(self) -> PodCalls:
         with self._lock:

@@ -161,12 +161,13 @@ class Reconciler:
         try:
             while True:
                 self._wake.clear()
-                self.busy_since = time.monotonic()
+                self.busy_since = began = time.monotonic()
                 try:
                     await self._reconcile()
                 except OSError as error:
                     await self._start_over(error)
                 else:
+                    self.counts.durations.observe(time.monotonic() - began)
                     self.busy_since = None
                     self.broken_off = ""
                     await self._sleep()
@@ -180,6 +181,7 @@ class Reconciler:
         # What failed is no single entry: the device cannot be made, or a table cannot be read.
         log.error("reconcile broken off: %s; next try in %.0f s", error, _PAUSE)
         self.broken_off = str(error)
+        self.counts.errors[error.errno or 0] += 1
         self._next_resync = 0.0
         self._digests.clear()
         self.busy_since = None

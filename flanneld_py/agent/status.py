@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from flanneld_py import __version__
+from flanneld_py.agent.recent_warnings import RecentWarnings
 from flanneld_py.core.entries import describe_entry
 from flanneld_py.core.prefix import format_address
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from flanneld_py.agent.lease_keeper import LeaseKeeper
     from flanneld_py.agent.reconciler import Reconciler
     from flanneld_py.agent.startup import Node
+    from flanneld_py.core.peer import Peer
+    from flanneld_py.store.subnet_manager import SubnetManager
 
 _STUCK_AFTER = 60.0
 """Seconds of work that never ends after which the reconciler counts as stuck."""
@@ -24,10 +28,27 @@ class NodeStatus:
 
     def __init__(self) -> None:
         self._parts: tuple[Node, Reconciler, LeaseKeeper] | None = None
+        self._store: SubnetManager | None = None
+        self._started = time.monotonic()
+        self.recent = RecentWarnings()
+
+    def follow(self, store: SubnetManager) -> None:
+        """Tell of this store from now on."""
+        self._store = store
 
     def begin(self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper) -> None:
         """Take over the parts to tell about."""
         self._parts = (node, reconciler, keeper)
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the daemon gets on with its work."""
+        return not self.health()[1]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether packets are carried."""
+        return not self.readiness()[1]
 
     def health(self) -> Report:
         """Say whether the daemon lives: its reconciler gets to the end of what it does."""
@@ -64,13 +85,22 @@ class NodeStatus:
         return wrong
 
     def describe(self) -> dict[str, Any]:
-        """Return the whole status as plain JSON data."""
+        """Return the whole status, the peers' list left out, as plain JSON data."""
         _, wrong = self.readiness()
-        told: dict[str, Any] = {"version": __version__, "ready": not wrong, "missing": wrong}
+        told: dict[str, Any] = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "running_seconds": round(time.monotonic() - self._started, 1),
+            "ready": not wrong,
+            "missing": wrong,
+            "warnings": list(self.recent.lines),
+        }
+        if self._store is not None:
+            told["store"] = self._store.describe()
         if self._parts is None:
             return told
         node, reconciler, keeper = self._parts
-        uplink = node.uplink
+        uplink, lease = node.uplink, keeper.held.lease
         told |= {
             "uplink": {
                 "name": uplink.interface.name,
@@ -86,10 +116,11 @@ class NodeStatus:
                 "seconds_left": keeper.time_left,
             },
             "backend": {"type": node.config.backend_type, "mtu": node.backend.mtu},
-            "peers": [
-                {"subnet": str(peer.subnet), "public_ip": format_address(peer.subnet.family, peer.public_ip)}
-                for peer in reconciler.leases
+            "networks": [str(part.network) for part in node.config.ranges],
+            "devices": [
+                {"name": device.name, "mac": device.mac.hex(":")} for device in node.backend.devices(lease).values()
             ],
+            "peers": sum(map(len, reconciler.leases.peers.values())),
             "skipped": {**reconciler.leases.skipped, **reconciler.leases.rejected},
             "failing": [
                 {
@@ -102,6 +133,20 @@ class NodeStatus:
             "drift": reconciler.counts.drift,
         }
         return told
+
+    def describe_peers(self) -> dict[str, Any]:
+        """Return what the leases say of each peer, as plain JSON data."""
+        if self._parts is None:
+            return {"peers": []}
+        return {"peers": [_describe_peer(peer) for peer in self._parts[1].leases]}
+
+
+def _describe_peer(peer: Peer) -> dict[str, str]:
+    return {
+        "subnet": str(peer.subnet),
+        "public_ip": format_address(peer.subnet.family, peer.public_ip),
+        "mac": peer.vtep_mac.hex(":"),
+    }
 
 
 def _text(address: object) -> str | None:

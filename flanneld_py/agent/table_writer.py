@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.driven_tables import table_of
 from flanneld_py.core.entries import FdbEntry, describe_entry, entry_key
+from flanneld_py.core.metrics import Histogram
 from flanneld_py.core.retries import RetryQueue
 from flanneld_py.kernel.dataplane import apply_batch
 from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
@@ -36,12 +38,16 @@ _BATCH = 40
 
 @dataclass(slots=True)
 class ReconcileCounts:
-    """What has been done since the start; `drift` counts by kind what others have changed under us."""
+    """What has been done since the start; `drift` counts by kind what others have changed under us.
+
+    `errors` counts by errno what the kernel refused, `durations` times the passes that got to their end.
+    """
 
     passes: int = 0
     operations: int = 0
-    failures: int = 0
     drift: dict[str, int] = field(default_factory=dict)
+    errors: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    durations: Histogram = field(default_factory=Histogram)
 
 
 class TableWriter:
@@ -108,7 +114,7 @@ class TableWriter:
 
     def note_failure(self, operation: Operation, errno: int, reason: str) -> None:
         """Have an operation tried again that failed."""
-        self.counts.failures += 1
+        self.counts.errors[errno] += 1
         failure = self.retries.record(operation, errno, reason, time.monotonic(), self._rng.random())
         if failure.attempts == 1:
             who = table_of(operation) or "kernel"

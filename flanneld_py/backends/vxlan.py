@@ -19,7 +19,7 @@ from flanneld_py.core.errors import KernelError
 from flanneld_py.core.lease import LeaseAttrs, fold_keys
 from flanneld_py.core.network_config import boolean, integer
 from flanneld_py.core.nexthop_id import nexthop_id, nexthop_ids
-from flanneld_py.core.peer import Peer
+from flanneld_py.core.peer import Peer, RefusedError
 from flanneld_py.core.prefix import IPV4, IPV6, host_prefix
 from flanneld_py.core.underlay import find_direct_device
 from flanneld_py.kernel.device import Device
@@ -150,7 +150,9 @@ class VxlanBackend(Backend):
         """Return another node's lease as peers; raise ValueError saying why it is none."""
         attrs = lease.attrs
         if attrs.backend_type != _TYPE:
-            raise ValueError(f"its backend is {attrs.backend_type or 'udp'!r}, this node's is {_TYPE!r}")
+            raise RefusedError(
+                "other backend", f"its backend is {attrs.backend_type or 'udp'!r}, this node's is {_TYPE!r}"
+            )
         peers = []
         for subnet, public_ip, data, name in (
             (lease.subnet, attrs.public_ip, attrs.backend_data, "PublicIP"),
@@ -166,9 +168,9 @@ class VxlanBackend(Backend):
     def _read_mac(self, data: str | None) -> bytes:
         vni, mac = read_vtep(data)
         if vni != self._settings.vni:
-            raise ValueError(f"its VNI is {vni}, the network's is {self._settings.vni}")
+            raise RefusedError("other VNI", f"its VNI is {vni}, the network's is {self._settings.vni}")
         if mac in self._macs.values():
-            raise ValueError(f"its VtepMAC {mac.hex(':')} is this node's own")
+            raise RefusedError("own MAC", f"its VtepMAC {mac.hex(':')} is this node's own")
         return mac
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:

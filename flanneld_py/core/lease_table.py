@@ -6,10 +6,11 @@ read. Of a lease only its peers are kept, which is what makes a large cluster fi
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, assert_never
 
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
-from flanneld_py.core.peer import refuse_foreign
+from flanneld_py.core.peer import RefusedError, refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -35,11 +36,16 @@ class LeaseTable:
         self.peers: dict[str, tuple[Peer, ...]] = {}
         self.skipped: dict[str, str] = {}
         self.rejected: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
         self.complete = False
 
     def __iter__(self) -> Iterator[Peer]:
         for peers in self.peers.values():
             yield from peers
+
+    def count_skipped(self) -> dict[str, int]:
+        """Return how many keys have no peers, by the kind of reason; there are a few kinds, however many keys."""
+        return Counter([*self._kinds.values(), *("unreadable" for _ in self.rejected)])
 
     def apply(self, events: Iterable[LeaseEvent]) -> dict[str, tuple[Peer, ...]]:
         """Take over a batch of events; return the keys whose peers are others now, with those that they had."""
@@ -74,6 +80,7 @@ class LeaseTable:
     def _put(self, key: str, lease: Lease, former: dict[str, tuple[Peer, ...]]) -> None:
         self.rejected.pop(key, None)
         self.skipped.pop(key, None)
+        self._kinds.pop(key, None)
         peers: tuple[Peer, ...] = ()
         if key != self._members.own_key:
             try:
@@ -81,6 +88,7 @@ class LeaseTable:
                 peers = self._read_peers(lease)
             except ValueError as error:
                 self.skipped[key] = str(error)
+                self._kinds[key] = error.kind if isinstance(error, RefusedError) else "backend data"
         former.setdefault(key, self.peers.get(key, ()))
         if peers:
             self.peers[key] = peers
@@ -90,4 +98,5 @@ class LeaseTable:
     def _remove(self, key: str, former: dict[str, tuple[Peer, ...]]) -> None:
         self.rejected.pop(key, None)
         self.skipped.pop(key, None)
+        self._kinds.pop(key, None)
         former.setdefault(key, self.peers.pop(key, ()))

@@ -35,8 +35,16 @@ class Members(NamedTuple):
     underlay: tuple[Prefix, ...]
 
 
+class RefusedError(ValueError):
+    """A lease must not be programmed; `kind` is the reason as one of a few fixed words, the message says it all."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
 def refuse_foreign(lease: Lease, members: Members) -> None:
-    """Raise ValueError if a lease must not be programmed as it stands, saying why.
+    """Raise RefusedError if a lease must not be programmed as it stands, saying why.
 
     These are the leases that Go flannel trusts and that then take traffic away from where it belongs.
     """
@@ -46,15 +54,15 @@ def refuse_foreign(lease: Lease, members: Members) -> None:
         if subnet is None or subnet.family not in families:
             continue
         if not any(network.contains(subnet) for network in members.networks):
-            raise ValueError(f"{subnet} lies outside the network")
+            raise RefusedError("outside network", f"{subnet} lies outside the network")
         for own in members.own_subnets:
             if own.overlaps(subnet):
-                raise ValueError(f"{subnet} overlaps this node's own subnet {own}")
+                raise RefusedError("own subnet", f"{subnet} overlaps this node's own subnet {own}")
         for attached in members.underlay:
             if attached.overlaps(subnet):
-                raise ValueError(f"{subnet} overlaps {attached}, which this node's uplink is attached to")
+                raise RefusedError("underlay", f"{subnet} overlaps {attached}, which this node's uplink is attached to")
     public_ip, public_ipv6 = members.own_public
     if lease.attrs.public_ip is not None and lease.attrs.public_ip == public_ip:
-        raise ValueError("its PublicIP is this node's own")
+        raise RefusedError("own address", "its PublicIP is this node's own")
     if lease.attrs.public_ipv6 is not None and lease.attrs.public_ipv6 == public_ipv6:
-        raise ValueError("its PublicIPv6 is this node's own")
+        raise RefusedError("own address", "its PublicIPv6 is this node's own")

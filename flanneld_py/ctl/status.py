@@ -70,7 +70,7 @@ def describe(told: dict[str, Any]) -> list[str]:
         f"  lease    {lease['key']}, {'lost' if lease['lost'] else left}",
         f"  uplink   {uplink['name']} ({public}, mtu {uplink['mtu']}): {uplink['reason']}",
         f"  backend  {backend['type']}, mtu {backend['mtu']}",
-        f"  peers    {len(told['peers'])}",
+        f"  peers    {told['peers']}",
     ]
     lines += [f"  skipped  {key}: {reason}" for key, reason in sorted(told["skipped"].items())]
     lines += [f"  failing  {one['entry']}: {one['reason']} ({one['attempts']} tries)" for one in told["failing"]]

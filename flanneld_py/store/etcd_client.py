@@ -7,11 +7,13 @@ every endpoint failed once, and its caller decides when to try again.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.errors import StoreError
 from flanneld_py.store import etcd_pb2 as pb
+from flanneld_py.store.counts import StoreCounts
 from flanneld_py.store.etcd_api import AUTHENTICATE, RANGE, KeyRange, Method, Request, Response
 from flanneld_py.store.etcd_channel import open_channel
 from flanneld_py.store.etcd_errors import EndpointError, is_stale_token, translate
@@ -48,17 +50,18 @@ class EtcdClient:
         self._connection: _Connection | None = None
         self._token: str | None = None
         self._closed = False
+        self.counts = StoreCounts()
 
     async def call(self, method: Method[Request, Response], request: Request) -> Response:
         """Return the response; raise StoreError where no endpoint gives one.
 
         A request may reach etcd twice, on two endpoints, when the first answer gets lost.
         """
-        return await self._on_any_endpoint(self._send, method, request)
+        return await self._counted(self._send, method, request)
 
     async def exchange(self, method: Method[Request, Response], request: Request) -> Response:
         """Do the same for a method that is a stream, of which one request and one response are wanted."""
-        return await self._on_any_endpoint(self._exchange, method, request)
+        return await self._counted(self._exchange, method, request)
 
     async def pages(
         self, keys: KeyRange, *, keys_only: bool = False, created_after: int = 0, size: int = PAGE_SIZE
@@ -107,6 +110,11 @@ class EtcdClient:
         finally:
             stream.cancel()
 
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The endpoint in use, None while there is none."""
+        return None if self._connection is None else self._connection.endpoint
+
     def forget_token(self) -> None:
         """Ask for a new token before the next call: etcd no longer takes the present one."""
         self._token = None
@@ -115,6 +123,21 @@ class EtcdClient:
         """Close the channel; calls under way and later ones raise StoreError."""
         self._closed = True
         await self._disconnect(self._connection)
+
+    async def _counted(
+        self,
+        ask: Callable[[Method[Request, Response], Request], Awaitable[Response]],
+        method: Method[Request, Response],
+        request: Request,
+    ) -> Response:
+        name, began = method.path.rpartition("/")[2], time.monotonic()
+        try:
+            return await self._on_any_endpoint(ask, method, request)
+        except StoreError:
+            self.counts.failures[name] += 1
+            raise
+        finally:
+            self.counts.calls[name].observe(time.monotonic() - began)
 
     async def _on_any_endpoint(
         self,
@@ -165,6 +188,7 @@ class EtcdClient:
             raise StoreError("the connection to etcd is closed")
         if self._connection is None:
             endpoint = self._options.endpoints[self._next]
+            self.counts.connections += 1
             self._connection = _Connection(endpoint, open_channel(endpoint, self._options))
         connection = self._connection
         if self._options.username and self._token is None:

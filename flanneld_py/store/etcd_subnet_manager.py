@@ -6,7 +6,7 @@ Owns the putting together of client, watches and writes; each of them has a file
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flanneld_py.core.lease_event import LeaseSnapshot
 from flanneld_py.store import etcd_pb2 as pb
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.lease_event import LeaseEvent
+    from flanneld_py.store.counts import StoreCounts
     from flanneld_py.store.etcd_api import KeyRange
     from flanneld_py.store.etcd_options import EtcdOptions
     from flanneld_py.store.subnet_manager import HeldLease, LeaseRequest
@@ -39,11 +40,32 @@ class EtcdSubnetManager:
         self._own = EtcdLeases(self._keys, rng)
         self._rng = rng
         self._watches: list[RangeWatch] = []
+        self._options = options
 
     @property
     def trouble(self) -> str | None:
         """Why the store cannot be followed at present; None where it can."""
         return next((watch.trouble for watch in self._watches if watch.trouble), None)
+
+    @property
+    def counts(self) -> StoreCounts:
+        """What has been asked of the store."""
+        return self._client.counts
+
+    def describe(self) -> dict[str, Any]:
+        """Return how etcd is reached, and by which endpoint now; the password is left out."""
+        options = self._options
+        return {
+            "type": "etcd",
+            "endpoints": [str(endpoint) for endpoint in options.endpoints],
+            "prefix": options.prefix,
+            "cafile": options.cafile,
+            "certfile": options.certfile,
+            "keyfile": options.keyfile,
+            "username": options.username,
+            "endpoint": None if self._client.endpoint is None else str(self._client.endpoint),
+            "trouble": self.trouble,
+        }
 
     async def watch_config(self) -> AsyncGenerator[str | None, None]:
         """Yield the configuration's text, or None, now and whenever it changes."""

@@ -6,7 +6,7 @@ Owns no implementation. Every store, and the in-memory fake, passes one contract
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.lease_event import LeaseChange, LeaseEvent, LeasePut
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.prefix import Prefix
+    from flanneld_py.store.counts import StoreCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,17 @@ class SubnetManager(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why the store cannot be followed at present, in one line; None where it can."""
+        ...
+
+    @property
+    def counts(self) -> StoreCounts:
+        """What has been asked of the store since the start."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return how the store is reached, as plain JSON data: its `type`, its `trouble`, and what else helps an
+        operator; never a secret.
+        """
         ...
 
     def watch_config(self) -> AsyncGenerator[str | None, None]:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from flanneld_py.agent.health import encode_answer, serve_health
+from flanneld_py.agent.health import Page, encode_answer, serve_health
 
 REPORTS = {
     "/healthz": lambda: ("flanneld is running", []),
@@ -12,9 +12,12 @@ REPORTS = {
 }
 
 
+PAGES = {"/metrics": Page("text/plain; version=0.0.4", lambda: "flanneld_ready 1\n")}
+
+
 @pytest.fixture
 async def port(loopback):
-    server = await serve_health("127.0.0.1", 0, REPORTS)
+    server = await serve_health("127.0.0.1", 0, REPORTS, PAGES)
     yield server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
@@ -36,22 +39,24 @@ def ask(port, method, path):
         ("GET", "/healthz", 200, "flanneld is running\n"),
         ("GET", "/healthz?verbose=1", 200, "flanneld is running\n"),
         ("GET", "/readyz", 503, "lease: 10.5.1.0-24 is lost\nkernel: not yet\n"),
+        ("GET", "/metrics", 200, "flanneld_ready 1\n"),
         ("HEAD", "/healthz", 200, ""),
-        ("GET", "/", 404, "there are: /healthz /readyz\n"),
-        ("GET", "/healthz/", 404, "there are: /healthz /readyz\n"),
+        ("GET", "/", 404, "there are: /healthz /readyz /metrics\n"),
+        ("GET", "/healthz/", 404, "there are: /healthz /readyz /metrics\n"),
         ("POST", "/healthz", 405, "only GET and HEAD are answered\n"),
     ],
 )
 async def test_answers(port, method, path, status, body):
     found, text, headers = await asyncio.to_thread(ask, port, method, path)
     assert (found, text) == (status, body)
-    assert headers["Content-Type"] == "text/plain; charset=utf-8"
+    kind = "text/plain; version=0.0.4" if path == "/metrics" else "text/plain; charset=utf-8"
+    assert headers["Content-Type"] == kind
     assert headers["Connection"] == "close"
 
 
 def test_head_says_how_long_the_body_would_be():
-    get = encode_answer(b"GET /healthz HTTP/1.1\r\n\r\n", REPORTS)
-    head = encode_answer(b"HEAD /healthz HTTP/1.1\r\n\r\n", REPORTS)
+    get = encode_answer(b"GET /healthz HTTP/1.1\r\n\r\n", REPORTS, PAGES)
+    head = encode_answer(b"HEAD /healthz HTTP/1.1\r\n\r\n", REPORTS, PAGES)
     assert get == head + b"flanneld is running\n"
 
 
@@ -94,4 +99,4 @@ async def test_many_at_once(port):
 
 async def test_address_that_cannot_be_had_is_an_error(port):
     with pytest.raises(OSError, match="address already in use"):
-        await serve_health("127.0.0.1", port, REPORTS)
+        await serve_health("127.0.0.1", port, REPORTS, PAGES)

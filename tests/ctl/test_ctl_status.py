@@ -20,7 +20,7 @@ TOLD = {
     },
     "lease": {"key": "10.5.1.0-24", "lost": False, "reserved": False, "seconds_left": 86400.0},
     "backend": {"type": "vxlan", "mtu": 1450},
-    "peers": [{"subnet": "10.5.2.0/24", "public_ip": "172.30.0.12"}],
+    "peers": 1,
     "skipped": {"10.9.0.0-24": "10.9.0.0/24 lies outside the network"},
     "failing": [{"entry": "route 10.5.3.0/24 nhid 7", "attempts": 2, "reason": "No such device"}],
     "drift": {"route": 3},

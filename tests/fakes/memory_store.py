@@ -12,6 +12,7 @@ from flanneld_py.core.allocator import fits_config, is_same_node, pick_own, pick
 from flanneld_py.core.errors import LeaseLostError, StoreError
 from flanneld_py.core.lease import Lease, encode_attrs, encode_key, parse_attrs, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
+from flanneld_py.store.counts import StoreCounts
 from flanneld_py.store.subnet_manager import HeldLease
 
 TTL = 86_400.0
@@ -176,10 +177,14 @@ class MemorySubnetManager:
     def __init__(self, store, rng):
         self._store = store
         self._rng = rng
+        self.counts = StoreCounts()
 
     @property
     def trouble(self):
         return self._store.away
+
+    def describe(self):
+        return {"type": "memory", "trouble": self.trouble}
 
     async def watch_config(self):
         watch = self._store.open_watch()

@@ -1,0 +1,247 @@
+"""The families of metrics: what each part of the daemon is asked when somebody looks, a line for each family.
+
+The number of samples does not depend on the size of the cluster. Nothing is kept here; the parts count by themselves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flanneld_py import __version__
+from flanneld_py.core.errors import KernelError
+from flanneld_py.core.metrics import Family, encode_families
+from flanneld_py.kernel.link_statistics import read_link_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flanneld_py.agent.ground import GroundKeeper
+    from flanneld_py.core.metrics import Labels, Values
+    from flanneld_py.kernel.link_statistics import LinkStatistics
+    from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+
+class Metric(NamedTuple):
+    """A family, and how its values are read from the part of the daemon that it belongs to."""
+
+    name: str
+    kind: str
+    help: str
+    read: Callable[[Any], Values | None]
+    labels: Labels = ()
+
+
+class MetricsPage:
+    """All metrics of the daemon, as far as the parts that they are about are there yet."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Sequence[Metric], object]] = [(PROCESS, Process())]
+
+    def add(self, metrics: Sequence[Metric], part: object) -> None:
+        """Have metrics read from a part of the daemon from now on."""
+        self._parts.append((metrics, part))
+
+    def encode(self) -> str:
+        """Return the page as it is now."""
+        return encode_families(self._families())
+
+    def _families(self) -> Iterator[Family]:
+        for metrics, part in self._parts:
+            for name, kind, told, read, labels in metrics:
+                yield Family(name, kind, told, labels, read(part))
+
+
+class Process:
+    """The process itself, by what the kernel says of it (proc(5))."""
+
+    def __init__(self) -> None:
+        self.started = time.time()
+
+    @property
+    def resident(self) -> int:
+        """Its resident memory in bytes."""
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def descriptors(self) -> int:
+        """How many files and sockets it has open."""
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+class Tunnels:
+    """Our devices, as their counters tell."""
+
+    def __init__(self, sock: NetlinkSocket, ground: GroundKeeper) -> None:
+        self._sock = sock
+        self._ground = ground
+
+    def read(self, received: Callable[[LinkStatistics], int], sent: Callable[[LinkStatistics], int]) -> Values:
+        """Return a counter of each device, by its name and the direction; a device that is gone tells nothing."""
+        values: dict[tuple[str, ...], float] = {}
+        for ifindex in self._ground.scope.devices.values():
+            try:
+                found = read_link_statistics(self._sock, ifindex)
+            except KernelError:
+                continue
+            values[found.name, "receive"], values[found.name, "transmit"] = received(found), sent(found)
+        return values
+
+
+def _by_errno(errors: dict[int, int]) -> dict[str, int]:
+    return {errno.errorcode.get(number, str(number)): count for number, count in errors.items()}
+
+
+def _by_state(leases: Any) -> dict[str, int]:
+    return {"peer": len(leases.peers), "skipped": len(leases.skipped), "unreadable": len(leases.rejected)}
+
+
+PROCESS = (
+    Metric("flanneld_build_info", "gauge", "The version that runs.", lambda _: {__version__: 1}, ("version",)),
+    Metric("process_resident_memory_bytes", "gauge", "Resident memory.", lambda it: it.resident),
+    Metric("process_cpu_seconds_total", "counter", "CPU time, user and system.", lambda _: time.process_time()),
+    Metric("process_start_time_seconds", "gauge", "When it started, since the epoch.", lambda it: it.started),
+    Metric("process_open_fds", "gauge", "Open files and sockets.", lambda it: it.descriptors),
+)
+STATUS = (
+    Metric("flanneld_ready", "gauge", "1 if packets are carried, as /readyz says.", lambda it: int(it.is_ready)),
+    Metric(
+        "flanneld_healthy",
+        "gauge",
+        "1 if the daemon gets on with its work, as /healthz says.",
+        lambda it: int(it.is_healthy),
+    ),
+)
+STORE = (
+    Metric("flanneld_store_up", "gauge", "1 if the store can be followed.", lambda it: int(it.trouble is None)),
+    Metric(
+        "flanneld_store_call_duration_seconds",
+        "histogram",
+        "Calls to the store, answered or not.",
+        lambda it: it.counts.calls,
+        ("call",),
+    ),
+    Metric(
+        "flanneld_store_call_failures_total",
+        "counter",
+        "Calls to the store without an answer.",
+        lambda it: it.counts.failures,
+        ("call",),
+    ),
+    Metric(
+        "flanneld_store_connections_total",
+        "counter",
+        "Connections to the store that were begun.",
+        lambda it: it.counts.connections,
+    ),
+)
+LEASE = (
+    Metric(
+        "flanneld_lease_remaining_seconds",
+        "gauge",
+        "Time until our lease ends unless it is renewed.",
+        lambda it: it.time_left,
+    ),
+    Metric("flanneld_lease_lost", "gauge", "1 while our lease is not ours.", lambda it: int(it.is_lost)),
+)
+RECONCILER = (
+    Metric("flanneld_leases", "gauge", "Leases of other nodes.", lambda it: _by_state(it.leases), ("state",)),
+    Metric(
+        "flanneld_skipped_leases",
+        "gauge",
+        "Leases that are not programmed.",
+        lambda it: it.leases.count_skipped(),
+        ("reason",),
+    ),
+    Metric(
+        "flanneld_peers",
+        "gauge",
+        "Peers, one for each address family of a node.",
+        lambda it: sum(map(len, it.leases.peers.values())),
+    ),
+    Metric(
+        "flanneld_reconcile_duration_seconds",
+        "histogram",
+        "Passes that compare and mend.",
+        lambda it: it.counts.durations,
+    ),
+    Metric(
+        "flanneld_drift_total",
+        "counter",
+        "Changes by others that had to be looked into.",
+        lambda it: it.counts.drift,
+        ("kind",),
+    ),
+    Metric(
+        "flanneld_kernel_operations_total",
+        "counter",
+        "Writes and deletes asked of the kernel.",
+        lambda it: it.counts.operations,
+    ),
+    Metric(
+        "flanneld_kernel_errors_total",
+        "counter",
+        "What the kernel refused.",
+        lambda it: _by_errno(it.counts.errors),
+        ("errno",),
+    ),
+    Metric(
+        "flanneld_failing_entries",
+        "gauge",
+        "Entries that the kernel refused, which are tried again.",
+        lambda it: len(it.retries),
+    ),
+)
+TUNNELS = (
+    Metric(
+        "flanneld_tunnel_bytes_total",
+        "counter",
+        "Bytes through our devices.",
+        lambda it: it.read(lambda s: s.rx_bytes, lambda s: s.tx_bytes),
+        ("device", "direction"),
+    ),
+    Metric(
+        "flanneld_tunnel_packets_total",
+        "counter",
+        "Packets through our devices.",
+        lambda it: it.read(lambda s: s.rx_packets, lambda s: s.tx_packets),
+        ("device", "direction"),
+    ),
+    Metric(
+        "flanneld_tunnel_errors_total",
+        "counter",
+        "Packets that our devices could not carry.",
+        lambda it: it.read(lambda s: s.rx_errors, lambda s: s.tx_errors),
+        ("device", "direction"),
+    ),
+    Metric(
+        "flanneld_tunnel_dropped_total",
+        "counter",
+        "Packets that our devices dropped.",
+        lambda it: it.read(lambda s: s.rx_dropped, lambda s: s.tx_dropped),
+        ("device", "direction"),
+    ),
+)
+ON_DEMAND = (
+    Metric(
+        "flanneld_misses_total",
+        "counter",
+        "The kernel's questions for a peer.",
+        lambda it: {"answered": it.answered, "refused": it.refused},
+        ("outcome",),
+    ),
+    Metric("flanneld_evictions_total", "counter", "Idle peers that were taken away.", lambda it: it.evicted),
+)
+PODS = (
+    Metric(
+        "flanneld_cni_duration_seconds",
+        "histogram",
+        "Calls of the CNI plugin, as served here.",
+        lambda it: it.durations,
+        ("verb", "outcome"),
+    ),
+)
