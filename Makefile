@@ -63,8 +63,8 @@ peers: ## build genuine Go flannel to measure against (needs go)
 	@GOBIN=$(CURDIR)/$(PEERS) go install github.com/flannel-io/flannel@$(FLANNEL_VERSION)
 	@echo $(FLANNEL_VERSION) > $(PEERS)/flannel.version
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install $(PLUGINS)/meta/flannel@$(FLANNEL_PLUGIN_VERSION)
-	@GOBIN=$(CURDIR)/$(PEERS)/cni go install $(PLUGINS)/main/bridge@$(PLUGINS_VERSION) \
-	  $(PLUGINS)/ipam/host-local@$(PLUGINS_VERSION) $(PLUGINS)/meta/portmap@$(PLUGINS_VERSION)
+	@GOBIN=$(CURDIR)/$(PEERS)/cni go install \
+	  $(foreach plugin,main/bridge main/loopback main/ptp ipam/host-local ipam/static meta/portmap meta/tuning,$(PLUGINS)/$(plugin)@$(PLUGINS_VERSION))
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install github.com/containernetworking/cni/cnitool@v1.2.3
 
 bench: venv ## time this daemon, beside Go flannel after make peers (BENCH_ARGS='all' for all sizes)
