@@ -27,17 +27,21 @@ from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.agent.startup import Node, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
 from flanneld_py.agent.subnet_file import write_subnet_file
+from flanneld_py.core.errors import KernelError
 from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.metrics import CONTENT_TYPE
 from flanneld_py.core.peer import Members
 from flanneld_py.core.subnet_env import SubnetEnv
-from flanneld_py.kernel.miss import asking
+from flanneld_py.kernel.miss import asking, stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nexthop import has_nexthops
 from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flanneld_py.agent.options import Options
+    from flanneld_py.kernel.device import Device
     from flanneld_py.store.subnet_manager import SubnetManager
 
 log = logging.getLogger(__name__)
@@ -87,6 +91,8 @@ async def _run(options: Options) -> None:
         node = await _start(stack, options, store, sock, rng)
         on_demand = _make_on_demand(options, node, store, sock, rng)
         devices = node.backend.devices(node.held.lease)
+        if on_demand is None:
+            _answer_no_more(devices.values())
         ground = GroundKeeper(
             sock,
             node.backend,
@@ -136,6 +142,14 @@ def _make_on_demand(
         log.warning("on demand needs a store that finds single leases: all peers are programmed as they appear")
         return None
     return OnDemand(sock, finder, node.config.ipv4, rng, idle=options.on_demand_idle)
+
+
+def _answer_no_more(devices: Iterable[Device]) -> None:
+    for device in devices:
+        try:
+            stop_asking(device.name)
+        except KernelError as error:
+            log.warning("settings of on-demand operation stay: device=%s reason=%s", device.name, error)
 
 
 async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, metrics: MetricsPage) -> None:

@@ -20,7 +20,7 @@ from flanneld_py.core.lease_event import LeasePut, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.misses import REFUSED_FOR, MissTable
 from flanneld_py.core.prefix import IPV4, Prefix, prefix_around
 from flanneld_py.kernel.dataplane import read_steps
-from flanneld_py.kernel.miss import read_idle_times, refuse, send_queued
+from flanneld_py.kernel.miss import read_idle_times, read_unanswered, refuse, send_queued
 from flanneld_py.kernel.route import default_metric
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ class OnDemand:
             self._tasks.create_task(self._follow(), name="follow leases in use")
             self._tasks.create_task(self._forget_nobodys(), name="forget nobody's subnets")
             self._tasks.create_task(self._evict_idle(), name="evict idle peers")
+            # What was asked before anybody listened.
+            self.take_unanswered_misses()
             await self._adopt()
 
     def take_misses(self, misses: list[Miss]) -> None:
@@ -113,6 +115,17 @@ class OnDemand:
         if too_many:
             self._refuse(too_many)
 
+    def take_unanswered_misses(self) -> None:
+        """Look up what the kernel has asked for while its question could not be heard."""
+        device = self._ground.ground.devices.get(IPV4) if self._tasks is not None else None
+        if device is None:
+            return
+        try:
+            self.take_misses(read_unanswered(self._sock, device))
+        except KernelError as error:
+            # As when the table changes during each of many reads: the kernel gives up by itself, and asks again.
+            log.debug("unanswered misses not read: reason=%s", error)
+
     async def _look_up(self, subnet: Prefix, address: int) -> None:
         try:
             async with asyncio.timeout(_LOOKUP_PATIENCE):
@@ -130,14 +143,26 @@ class OnDemand:
 
     def _answer(self, event: LeasePut | None, subnet: Prefix, misses: list[Miss]) -> None:
         """Program what was found, if it leads to where the kernel wants to send; else refuse it. Raises OSError."""
+        address = misses[0].address
         peers = () if event is None else self._program(event)
-        peer = next((peer for peer in peers if peer.subnet.holds(misses[0].address)), None)
+        peer = next((peer for peer in peers if peer.subnet.holds(address)), None)
+        found = self._extent(event, subnet, address) if peer is None else peer.subnet
+        concerned = [miss for miss in misses if found.holds(miss.address)]
         if event is None or peer is None:
-            self._refuse(misses)
-            self._note_nobodys(subnet)
-            return
-        self._finder.follow(event.key)
-        self._send_queued(peer, misses)
+            self._refuse(concerned)
+            self._note_nobodys(found)
+        else:
+            self._finder.follow(event.key)
+            self._send_queued(peer, concerned)
+        # Several nodes may share what most often is one node's.
+        self.take_misses([miss for miss in misses if not found.holds(miss.address)])
+
+    def _extent(self, event: LeasePut | None, subnet: Prefix, address: int) -> Prefix:
+        """Return the part of a subnet that leads nowhere: nobody leases it, or one whom we cannot reach."""
+        if event is None:
+            return self._finder.gap_around(subnet, address)
+        leased = event.lease.subnet
+        return leased if leased is not None and subnet.contains(leased) else subnet
 
     def _program(self, event: LeasePut) -> Sequence[Peer]:
         subnet = event.lease.subnet

@@ -53,6 +53,10 @@ class MissAnswerer(Protocol):
         """Take what the kernel asks for; never wait."""
         ...
 
+    def take_unanswered_misses(self) -> None:
+        """Ask the kernel what it has asked for and was not told, because the question got lost; never wait."""
+        ...
+
 
 class _EntryChange(NamedTuple):
     """Entries as they were and as they should be; `shared` are those that stay because others need them as well."""
@@ -198,8 +202,12 @@ class Reconciler:
 
     def _hand_over_misses(self) -> None:
         misses = self._monitor.take_misses()
-        if misses and self._on_demand is not None:
+        if self._on_demand is None:
+            return
+        if misses:
             self._on_demand.take_misses(misses)
+        if self._monitor.take_lost_misses():
+            self._on_demand.take_unanswered_misses()
 
     async def _sleep(self) -> None:
         retry = self.retries.next_due()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
     Address = IPv4Address | IPv6Address
@@ -93,6 +94,18 @@ def host_prefix(address: Address) -> Prefix:
 def prefix_around(family: int, address: int, length: int) -> Prefix:
     """Return the prefix of this length that holds an address, given as an integer."""
     return Prefix(family, address & ~host_mask(family, length), length)
+
+
+def gap_around(prefix: Prefix, address: int, taken: Iterable[Prefix]) -> Prefix:
+    """Return the largest prefix in `prefix`, around an address in it, that shares nothing with what is taken.
+
+    An address that is itself taken is all that is returned.
+    """
+    family = prefix.family
+    near = [other for other in taken if other.overlaps(prefix)]
+    gaps = (prefix_around(family, address, length) for length in range(prefix.length, _BITS[family]))
+    free = (gap for gap in gaps if not any(other.overlaps(gap) for other in near))
+    return next(free, Prefix(family, address, _BITS[family]))
 
 
 def make_prefix(address: Address, length: int) -> Prefix:

@@ -10,8 +10,10 @@ import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flanneld_py.core.errors import KernelError
 from flanneld_py.core.misses import Miss
-from flanneld_py.kernel import netlink
+from flanneld_py.core.prefix import IPV4
+from flanneld_py.kernel import errnos, netlink
 from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, encode_address
 from flanneld_py.kernel.neighbour import (
     NDA_DST,
@@ -22,9 +24,11 @@ from flanneld_py.kernel.neighbour import (
     RTM_NEWNEIGH,
     encode_delete_fdb,
     encode_dump_fdb,
+    encode_dump_neighbours,
     encode_replace_fdb,
 )
 from flanneld_py.kernel.netlink import Request
+from flanneld_py.kernel.sysctl import ensure_sysctl, read_sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.netlink import Message
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
+_ASKING = {"app_solicit": "1", "ucast_solicit": "0", "mcast_solicit": "0"}
+_NOT_ASKING = {"app_solicit": "0", "ucast_solicit": "3", "mcast_solicit": "3"}
+"""What a new device has (net/ipv4/arp.c, arp_tbl); a network namespace does not show its own defaults."""
+_NUD_INCOMPLETE = 0x01
 _NUD_REACHABLE = 0x02
 _NUD_FAILED = 0x20
 _NDA_CACHEINFO = 3
@@ -44,9 +52,25 @@ _TICKS = 100
 
 def asking(device: Device) -> Device:
     """Return the device with the settings that make the kernel ask for its IPv4 neighbours, once, and never ARP."""
-    values = {"app_solicit": "1", "ucast_solicit": "0", "mcast_solicit": "0"}
-    settings = tuple((("net", "ipv4", "neigh", device.name, key), value) for key, value in values.items())
+    settings = tuple((("net", "ipv4", "neigh", device.name, key), value) for key, value in _ASKING.items())
     return replace(device, sysctls=device.sysctls + settings)
+
+
+def stop_asking(name: str) -> None:
+    """Undo `asking` on a device that has these settings: the kernel does by its neighbours as on other devices.
+
+    Raises KernelError.
+    """
+    path = ("net", "ipv4", "neigh", name)
+    try:
+        if read_sysctl(*path, "app_solicit") != _ASKING["app_solicit"]:
+            return
+    except KernelError as error:
+        if error.errno in errnos.ABSENT:
+            return
+        raise
+    for key, value in _NOT_ASKING.items():
+        ensure_sysctl(value, *path, key)
 
 
 def decode_miss(message: Message) -> tuple[int, Miss] | None:
@@ -92,6 +116,21 @@ def _neighbour(ifindex: int, miss: Miss, state: int, lladdr: bytes) -> Request:
 def _forget(ifindex: int, miss: Miss) -> Request:
     wanted = netlink.encode_attribute(NDA_DST, encode_address(miss.family, miss.address))
     return Request(RTM_DELNEIGH, 0, NDMSG.pack(AF_OF[miss.family], ifindex, 0, 0, 0) + wanted)
+
+
+def read_unanswered(sock: NetlinkSocket, ifindex: int) -> list[Miss]:
+    """Return what the kernel has asked for on a device without an answer. Raises KernelError."""
+
+    def decode(message: Message) -> Miss | None:
+        if message.kind != RTM_NEWNEIGH:
+            return None
+        af, _, state, _, _ = NDMSG.unpack_from(message.payload)
+        wanted = netlink.decode_attributes(message.payload, NDMSG.size).get(NDA_DST)
+        if af not in FAMILY_OF or wanted is None or not state & (_NUD_INCOMPLETE | _NUD_FAILED):
+            return None
+        return Miss(FAMILY_OF[af], int.from_bytes(wanted, "big"))
+
+    return sock.dump(encode_dump_neighbours(IPV4, ifindex), decode, "read unanswered misses")
 
 
 def read_idle_times(sock: NetlinkSocket, ifindex: int) -> dict[bytes, float]:

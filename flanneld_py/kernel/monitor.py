@@ -79,6 +79,7 @@ class Monitor:
         _attach_filter(self._socket, own_port)
         self._socket.setblocking(False)
         self._misses: list[Miss] = []
+        self._lost_misses = False
         for group in (
             _RTNLGRP_LINK,
             _RTNLGRP_NEIGH,
@@ -120,6 +121,7 @@ class Monitor:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            self._lost_misses = True
             return set(Change)
         return changes
 
@@ -127,6 +129,11 @@ class Monitor:
         """Return what the kernel has asked for, as far as `read_changes` has read, and forget it."""
         taken, self._misses = self._misses, []
         return taken
+
+    def take_lost_misses(self) -> bool:
+        """Say whether the kernel may have asked for more than `take_misses` has told, and forget it."""
+        lost, self._lost_misses = self._lost_misses, False
+        return lost
 
     def _note_miss(self, message: Message, scope: Scope) -> None:
         asked = decode_miss(message)

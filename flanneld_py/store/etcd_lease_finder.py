@@ -15,7 +15,7 @@ from flanneld_py.core.backoff import backoff_delay
 from flanneld_py.core.errors import StoreError
 from flanneld_py.core.lease import Lease, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRemoved
-from flanneld_py.core.prefix import IPV4, Prefix, format_address, prefix_around
+from flanneld_py.core.prefix import IPV4, Prefix, format_address, gap_around, prefix_around
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import RANGE, TXN, WATCH, keys_below
 from flanneld_py.store.etcd_records import read_event, read_lease
@@ -44,6 +44,7 @@ class EtcdLeaseFinder:
 
     def __init__(self, client: EtcdClient, layout: Layout, subnet_len: int, rng: random.Random) -> None:
         """Prepare; most leases are expected to have subnets of `subnet_len`."""
+        self.trouble: str | None = None
         self._client = client
         self._layout = layout
         self._subnet_len = subnet_len
@@ -76,10 +77,17 @@ class EtcdLeaseFinder:
         for record in response.kvs:
             name = self._layout.lease_name(record.key)
             lease = read_lease(name, record)
-            if isinstance(lease, Lease) and lease.subnet is not None and lease.subnet.holds(address):
+            if not isinstance(lease, Lease) or lease.subnet is None:
+                continue
+            if lease.subnet.holds(address):
                 self._revisions[name] = response.header.revision
                 return LeasePut(name, lease)
+            self._rare[lease.subnet] = name
         return None
+
+    def gap_around(self, subnet: Prefix, address: int) -> Prefix:
+        """Return the largest part of a subnet, around an address without a lease, that nobody leases."""
+        return gap_around(subnet, address, self._rare)
 
     async def _refresh_rare_lengths(self) -> None:
         if self._rare_read_at is not None and time.monotonic() - self._rare_read_at < _RARE_LENGTHS_AGE:
@@ -121,21 +129,20 @@ class EtcdLeaseFinder:
     async def watch_followed(self) -> AsyncGenerator[Sequence[LeaseChange], None]:
         """Yield batches of changes of the keys that are followed, all of them anew after each loss of the store."""
         failures = 0
-        trouble = ""
         while True:
             try:
                 async with aclosing(self._session()) as batches:
                     async for events in batches:
                         failures = 0
-                        trouble = ""
+                        self.trouble = None
                         # What was on its way when a key was unfollowed would come back to stay.
                         still = [event for event in events if event.key in self._followed]
                         if still:
                             yield still
             except StoreError as error:
-                if str(error) != trouble:
-                    trouble = str(error)
-                    logger.warning("leases in use are not followed: reason=%s", trouble)
+                if str(error) != self.trouble:
+                    logger.warning("leases in use are not followed: reason=%s", error)
+                self.trouble = str(error)
                 failures += 1
                 await asyncio.sleep(backoff_delay(failures, self._rng.random(), longest=LONGEST_DELAY))
 

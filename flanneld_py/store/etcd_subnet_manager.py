@@ -41,11 +41,13 @@ class EtcdSubnetManager:
         self._rng = rng
         self._watches: list[RangeWatch] = []
         self._options = options
+        self._finders: list[EtcdLeaseFinder] = []
 
     @property
     def trouble(self) -> str | None:
         """Why the store cannot be followed at present; None where it can."""
-        return next((watch.trouble for watch in self._watches if watch.trouble), None)
+        troubles = [watch.trouble for watch in self._watches] + [finder.trouble for finder in self._finders]
+        return next(filter(None, troubles), None)
 
     @property
     def counts(self) -> StoreCounts:
@@ -111,7 +113,9 @@ class EtcdSubnetManager:
 
     def lease_finder(self, subnet_len: int) -> EtcdLeaseFinder:
         """Return what finds single leases."""
-        return EtcdLeaseFinder(self._client, self._layout, subnet_len, self._rng)
+        finder = EtcdLeaseFinder(self._client, self._layout, subnet_len, self._rng)
+        self._finders.append(finder)
+        return finder
 
     async def close(self) -> None:
         """Close the connection; the lease stays."""

@@ -121,10 +121,22 @@ class SubnetManager(Protocol):
 class LeaseFinder(Protocol):
     """What on-demand operation needs of a store besides: single leases, found by an address, and followed."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the leases in use cannot be followed at present, in one line; None where they can."""
+        ...
+
     async def find_lease(self, address: int) -> LeasePut | None:
         """Return the lease whose IPv4 subnet holds an address; None if there is none, or none that can be read.
 
         Costs the store a read of one key, and one of all keys at most once a minute. Raises StoreError.
+        """
+        ...
+
+    def gap_around(self, subnet: Prefix, address: int) -> Prefix:
+        """Return the largest part of a subnet, around an address for which no lease was found, that nobody leases.
+
+        By what was read to find that; asks the store for nothing.
         """
         ...
 

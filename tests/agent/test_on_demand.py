@@ -253,6 +253,54 @@ async def test_lease_that_cannot_be_a_peer_is_refused(node, sender):
     assert node.state()[:2] == ({}, {})
 
 
+async def test_rest_of_a_subnet_that_is_leased_in_parts_is_refused_alone(node, far, sender):
+    parts = [make_lease(2, subnet="10.5.9.0/26"), make_lease(3, subnet="10.5.9.192/27")]
+    node.lease_out(*parts)
+    assert await sender.is_refused("10.5.9.129")
+    await until(lambda: node.unreachable() == {"10.5.9.128/26"})
+    assert await arrives(far, sender, "10.5.9.7") == ("172.30.1.2", "02:00:00:00:01:02")
+    assert await arrives(far, sender, "10.5.9.200") == ("172.30.1.3", "02:00:00:00:01:03")
+    await until(lambda: node.state()[:2] == node.wanted(*parts)[:2])
+
+
+async def test_packets_to_parts_of_a_subnet_at_once_go_where_they_should(node, far, sender):
+    parts = [make_lease(2, subnet="10.5.9.0/25"), make_lease(3, subnet="10.5.9.128/26")]
+    node.lease_out(*parts)
+    for last in (7, 129, 200):
+        sender.send(f"10.5.9.{last}")
+    await until(lambda: far.paths("10.5.9.7") == [("172.30.1.2", "02:00:00:00:01:02")])
+    await until(lambda: far.paths("10.5.9.129") == [("172.30.1.3", "02:00:00:00:01:03")])
+    await until(lambda: node.unreachable() == {"10.5.9.192/26"})
+    await until(lambda: node.state()[:2] == node.wanted(*parts)[:2])
+
+
+async def test_what_was_asked_while_nobody_could_hear_is_answered(node, far, sender, monkeypatch):
+    node.lease_out(A)
+    lost = []
+
+    def lose(message, scope):
+        lost.append(message)
+        node.reconciler._monitor._lost_misses = True
+
+    monkeypatch.setattr(node.reconciler._monitor, "_note_miss", lose)
+    await arrives(far, sender, IN_A)
+    assert await sender.is_refused("10.5.77.7")
+    assert lost
+    assert node.unresolved() == []
+
+
+async def test_what_was_asked_before_the_start_is_answered(make_node, host, far, sender):
+    former = await make_node().ready()
+    await former.stop()
+    sender.send(IN_A)
+    await until(lambda: former.unresolved() == [IN_A])
+    node = make_node()
+    node.lease_out(A)
+    await node.ready()
+    await until(lambda: far.paths(IN_A))
+    assert node.unresolved() == []
+
+
 async def test_subnet_that_is_leased_while_a_part_of_it_is_refused(node, far, sender):
     wide = make_lease(8, subnet="10.5.8.0/22")
     assert await sender.is_refused("10.5.10.7")

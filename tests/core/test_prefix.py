@@ -53,6 +53,22 @@ def test_address_and_back(address):
     assert (host.base, host.size) == (address, 1)
 
 
+@given(st.lists(NETWORKS, max_size=5), NETWORKS, st.data())
+def test_gap_around_an_address_is_free_and_cannot_be_larger(taken, network, data):
+    whole, others = ours(network), [ours(other) for other in taken]
+    address = data.draw(st.integers(whole.address, whole.last))
+    gap = prefixes.gap_around(whole, address, others)
+    assert whole.contains(gap)
+    assert gap.holds(address)
+    if any(other.family == whole.family and other.holds(address) for other in others):
+        assert gap.size == 1
+        return
+    assert not any(other.overlaps(gap) for other in others)
+    if gap != whole:
+        larger = prefixes.prefix_around(whole.family, address, gap.length - 1)
+        assert any(other.overlaps(larger) for other in others)
+
+
 def test_prefix_around_an_address():
     assert str(prefixes.make_prefix(ipaddress.ip_address("10.5.2.77"), 24)) == "10.5.2.0/24"
     assert str(prefixes.make_prefix(ipaddress.ip_address("fd42::77"), 64)) == "fd42::/64"

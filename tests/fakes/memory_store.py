@@ -12,6 +12,7 @@ from flanneld_py.core.allocator import fits_config, is_same_node, pick_own, pick
 from flanneld_py.core.errors import LeaseLostError, StoreError
 from flanneld_py.core.lease import Lease, encode_attrs, encode_key, parse_attrs, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
+from flanneld_py.core.prefix import gap_around
 from flanneld_py.store.counts import StoreCounts
 from flanneld_py.store.subnet_manager import HeldLease
 
@@ -290,6 +291,13 @@ class MemoryLeaseFinder:
                 self._found[key] = record
                 return event
         return None
+
+    @property
+    def trouble(self):
+        return self._store.away
+
+    def gap_around(self, subnet, address):
+        return gap_around(subnet, address, filter(None, map(_ipv4_subnet, self._store.records)))
 
     def follow(self, key):
         self.followed.add(key)

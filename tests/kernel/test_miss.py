@@ -134,6 +134,28 @@ async def test_without_the_settings_the_kernel_does_not_ask(host, sender, monito
     assert read_misses(monitor, 1, device, other) == [Miss(IPV4, number("10.6.2.7"))]
 
 
+async def test_who_stops_asking_leaves_the_device_as_others_are(host, device, sender, monitor):
+    def neighbour_settings(name):
+        keys = ("app_solicit", "ucast_solicit", "mcast_solicit")
+        return [host.do(lambda _, key=key: sysctl.read_sysctl("net", "ipv4", "neigh", name, key)) for key in keys]
+
+    assert neighbour_settings("flannel.1") == ["1", "0", "0"]
+    miss.stop_asking("flannel.1")
+    assert neighbour_settings("flannel.1") == neighbour_settings("lo")
+    sysctl.ensure_sysctl("7", "net", "ipv4", "neigh", "flannel.1", "mcast_solicit")
+    miss.stop_asking("flannel.1")
+    assert neighbour_settings("flannel.1")[2] == "7"
+    miss.stop_asking("flannel.77")
+
+
+async def test_what_is_unanswered_can_be_read(host, device, sender, monitor):
+    assert miss.read_unanswered(host.sock, device) == []
+    sender.send("10.5.9.7")
+    assert miss.read_unanswered(host.sock, device) == [Miss(IPV4, 0x0A050907)]
+    miss.refuse(host.sock, device, [Miss(IPV4, 0x0A050907)])
+    assert miss.read_unanswered(host.sock, device) == []
+
+
 async def test_misses_on_devices_of_others_are_not_ours(host, device, sender, monitor):
     other = make_asking(host, parse_prefix("10.6.0.0/16"), name="flannel.2", vni=2, base="10.6.1.0")
     sender.send("10.6.2.7")

@@ -14,7 +14,7 @@ from flanneld_py.core.errors import LeaseLostError, StoreError
 from flanneld_py.core.lease import LeaseAttrs, encode_attrs, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.network_config import parse_network_config
-from flanneld_py.core.prefix import parse_address
+from flanneld_py.core.prefix import parse_address, prefix_around
 from flanneld_py.store.subnet_manager import LeaseRequest
 
 CONFIG = parse_network_config('{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}')
@@ -228,6 +228,20 @@ class FinderContract:
             assert (await finder.find_lease(number(address))).key == key
         for address in ("10.5.12.1", "10.5.1.5", "10.5.2.64"):
             assert await finder.find_lease(number(address)) is None
+
+    async def test_tells_what_part_of_a_subnet_nobody_leases(self, store):
+        for key in ("10.5.1.0-26", "10.5.1.192-27", "10.5.2.0-24", "10.5.8.0-25"):
+            await store.put(key, value(node(1)))
+        finder = store.manager().lease_finder(24)
+        for address, gap in (
+            ("10.5.1.70", "10.5.1.64/26"),
+            ("10.5.1.130", "10.5.1.128/26"),
+            ("10.5.1.225", "10.5.1.224/27"),
+            ("10.5.3.1", "10.5.3.0/24"),
+            ("10.5.8.200", "10.5.8.128/25"),
+        ):
+            assert await finder.find_lease(number(address)) is None
+            assert str(finder.gap_around(prefix_around(4, number(address), 24), number(address))) == gap
 
     async def test_finds_dual_stack_leases(self, store):
         key = "10.5.1.0-24&fd05:0:0:1::-64"

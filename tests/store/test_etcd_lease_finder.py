@@ -233,13 +233,17 @@ async def test_what_changed_while_the_store_was_away_is_told(store, shared_etcd,
 async def test_a_store_that_is_away_at_first(store, shared_etcd, make_relay, caplog):
     relay = await make_relay(shared_etcd.port)
     await relay.cut()
-    finder = store.manager(through(relay, store)).lease_finder(24)
+    manager = store.manager(through(relay, store))
+    finder = manager.lease_finder(24)
+    assert manager.trouble is None
     async with Following(finder) as told:
         finder.follow(KEY)
         await until(lambda: "leases in use are not followed" in caplog.text)
+        await until(lambda: "etcd at" in manager.trouble)
         await store.put(KEY, value(node(1)))
         await relay.restore()
         await told.until(LeasePut, KEY, node(1))
+        assert manager.trouble is None
 
 
 async def test_history_that_was_compacted_between_finding_and_following(store, shared_etcd):
