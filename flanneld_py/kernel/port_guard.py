@@ -26,7 +26,9 @@ TABLE = "flannel-pods"
 _NETLINK_NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _SUBSYSTEM = 10
-_NEWTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE = (_SUBSYSTEM << 8 | number for number in (0, 3, 4, 5, 6))
+_NEWTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE = (
+    _SUBSYSTEM << 8 | number for number in (0, 2, 3, 4, 5, 6)
+)
 _NFPROTO_NETDEV = 5
 _NF_DROP, _NF_ACCEPT = 0, 1
 _PRIORITY = -300
@@ -99,6 +101,15 @@ def drop_guard(device: str) -> None:
     """Take the guard of a device away; having none is no error. Raises KernelError."""
     try:
         _execute([_message(_DELCHAIN, *_chain_name(device))], f"take the guard of {device} away")
+    except KernelError as error:
+        if not errnos.is_absent(error):
+            raise
+
+
+def drop_all_guards() -> None:
+    """Take the guards of all devices away; having none is no error. Raises KernelError."""
+    try:
+        _execute([_message(_DELTABLE, netlink.encode_text(1, TABLE))], "take all guards away")
     except KernelError as error:
         if not errnos.is_absent(error):
             raise

@@ -1,0 +1,139 @@
+"""`flannelctl cleanup`: takes everything from a node that flanneld, its plugin and `flannelctl cni install` made there.
+
+What to take is found by one function, and each thing is taken by itself: what fails is told, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.core.entries import PROTOCOL_FLANNELD, describe_entry
+from flanneld_py.ctl.cni import CONFLIST, EXECUTABLE
+from flanneld_py.ctl.cni_files import written_conflists
+from flanneld_py.ctl.daemon import SUBNET_FILE
+from flanneld_py.ctl.errors import CtlError
+from flanneld_py.ctl.node_view import is_ours, read_node_view
+from flanneld_py.ctl.output import FAILED, OK
+from flanneld_py.kernel import nexthop, route
+from flanneld_py.kernel.link import delete_link
+from flanneld_py.kernel.netlink_socket import NetlinkSocket
+from flanneld_py.kernel.port_guard import drop_all_guards, read_guarded
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from flanneld_py.ctl.node_view import NodeView
+    from flanneld_py.ctl.subparsers import Subparsers
+
+_BRIDGE = "cni0"
+
+
+class Step(NamedTuple):
+    """Something that is there, and how it is taken away."""
+
+    what: str
+    take: Callable[[], None]
+
+
+def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `cleanup` to the command line."""
+    parser = subcommands.add_parser(
+        "cleanup",
+        help="take all that flannel made from this node",
+        description="Removes devices, routes, rules and files that flanneld and the CNI plugin made. Refuses while "
+        "the daemon runs or pods are there. The lease stays in etcd: flannelctl lease release ends it.",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, and take nothing")
+    parser.add_argument("--subnet-file", type=Path, default=SUBNET_FILE, help="the daemon's (%(default)s)")
+    parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="of CNI plugins (%(default)s)")
+    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="of configurations (%(default)s)")
+    parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/cni"), help="of the plugins (%(default)s)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    sock = NetlinkSocket()
+    try:
+        view = read_node_view(sock)
+        refuse_while_in_use(options.subnet_file, view)
+        failed = False
+        for step in [*_kernel_steps(sock, view), *_file_steps(options)]:
+            try:
+                if not options.dry_run:
+                    step.take()
+                print(f"{step.what}: {'would go' if options.dry_run else 'gone'}")
+            except OSError as error:
+                failed = True
+                print(f"{step.what}: stays: {error}")
+    finally:
+        sock.close()
+    return FAILED if failed else OK
+
+
+def refuse_while_in_use(subnet_file: Path, view: NodeView) -> None:
+    """Raise CtlError while a daemon holds the subnet file or pods are on the bridge."""
+    lock = subnet_file.with_name(f".{subnet_file.name}.lock")
+    with suppress(FileNotFoundError), lock.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CtlError(f"flanneld (pid {file.read(20).strip()}) runs with {subnet_file}: stop it first") from error
+    bridge = view.link(_BRIDGE)
+    ports = [link.name for link in view.links if bridge is not None and link.master == bridge.ifindex]
+    if ports:
+        raise CtlError(f"{len(ports)} pods are on {_BRIDGE} ({', '.join(ports[:3])} …): drain the node first")
+
+
+def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
+    # A device takes its routes with it; what is left are direct routes, nexthops and subnets that nobody leases.
+    for link in view.links:
+        if is_ours(link) or (link.name == _BRIDGE and link.kind == "bridge"):
+            yield Step(f"device {link.name}", partial(delete_link, sock, link.ifindex))
+    tunnels = {link.ifindex for link in view.devices}
+    for entry in view.routes:
+        if entry.protocol == PROTOCOL_FLANNELD and entry.ifindex not in tunnels:
+            yield Step(describe_entry(entry), partial(_delete, sock, route.encode_delete(entry)))
+    for hop in view.nexthops:
+        yield Step(describe_entry(hop), partial(_delete, sock, nexthop.encode_delete(hop)))
+    guarded: frozenset[str] = frozenset()
+    with suppress(OSError):
+        guarded = read_guarded()
+    if guarded:
+        yield Step(f"guards of {len(guarded)} ports", drop_all_guards)
+
+
+def _delete(sock: NetlinkSocket, request: object) -> None:
+    # The device that went first may have taken it along.
+    sock.execute_batch([request])  # type: ignore[list-item]
+
+
+def _file_steps(options: argparse.Namespace) -> Iterator[Step]:
+    env: Path = options.subnet_file
+    files = [env, env.with_suffix(".sock"), env.with_suffix(".cni.sock"), env.with_name(f".{env.name}.lock")]
+    conflist, executable = options.conf_dir / CONFLIST, options.bin_dir / EXECUTABLE
+    if _read(conflist) in written_conflists():
+        files.append(conflist)
+    if b"from cni_plugin.main import main" in _read(executable):
+        files.append(executable)
+    for path in files:
+        if path.exists():
+            yield Step(str(path), path.unlink)
+    for folder in (options.state_dir / "flannel", options.state_dir / "networks" / "cbr0"):
+        if folder.is_dir():
+            yield Step(str(folder), partial(shutil.rmtree, folder))
+    if env.parent.is_dir() and not {entry.name for entry in os.scandir(env.parent)} - {path.name for path in files}:
+        yield Step(str(env.parent), env.parent.rmdir)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

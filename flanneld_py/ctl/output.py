@@ -1,0 +1,69 @@
+"""What flannelctl shows: tables and lines, with Rich on a terminal, plain where it is piped or Rich is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+OK = 0
+FAILED = 1
+NOT_WELL = 3
+"""Exit statuses: it worked; it could not be done; it was looked at and is not as it should be. 2 is wrong use."""
+
+
+class Table(NamedTuple):
+    """Rows under headings; `title` may be empty."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def show_json(told: Any) -> None:
+    """Print JSON for programs."""
+    print(json.dumps(told, indent=2))
+
+
+def show(parts: Iterable[Table | str]) -> None:
+    """Print tables and lines for people."""
+    if sys.stdout.isatty() and _show_rich(parts := list(parts)):
+        return
+    for part in parts:
+        print(part if isinstance(part, str) else format_table(part))
+
+
+def format_table(table: Table) -> str:
+    """Write a table as plain text, its columns aligned."""
+    rows = [[column.upper() for column in table.columns], *table.rows]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(table.columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([table.title, *lines] if table.title else lines)
+
+
+def _show_rich(parts: Sequence[Table | str]) -> bool:
+    try:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+    except ImportError:
+        return False
+    console = Console(highlight=True)
+    for part in parts:
+        if isinstance(part, str):
+            console.print(part, markup=False, soft_wrap=True)
+            continue
+        shown = RichTable(title=part.title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in part.columns:
+            shown.add_column(column, overflow="fold")
+        for row in part.rows:
+            shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        console.print(shown)
+    return True
+
+
+_STYLES = {"ok": "green", "ready": "green", "error": "bold red", "warning": "yellow", "lost": "bold red"}
