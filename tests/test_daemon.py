@@ -462,6 +462,30 @@ def test_metrics_are_read_by_prometheus_own_parser(cluster):
         subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, capture_output=True)
 
 
+def test_ten_thousand_leases_are_a_handful_of_lines(cluster):
+    value = (
+        '{"PublicIP":"172.30.%d.%d","PublicIPv6":null,"BackendType":"vxlan",'
+        '"BackendData":{"VNI":1,"VtepMAC":"02:01:00:00:%02x:%02x"}}'
+    )
+    cluster.set_config('{"Network":"10.0.0.0/8","Backend":{"Type":"vxlan"}}')
+    # Half of them are skipped: their subnets lie outside the network.
+    puts = [
+        f"put {PREFIX}/subnets/{10 + index % 2}.{index >> 8}.{index & 255}.0-24 "
+        + json.dumps(value % (128 + (index >> 8), index & 255, index >> 8, index & 255))
+        for index in range(10_000)
+    ]
+    for start in range(0, len(puts), 100):
+        cluster.namespace.run(cluster.etcd.transact, puts[start : start + 100])
+    node = cluster.add_node()
+    daemon = node.start().is_ready()
+    daemon.says("leases skipped: count=")
+    _, text = daemon.ask("/metrics")
+    assert 'flanneld_leases{state="peer"} 5000' in text
+    assert 'flanneld_leases{state="skipped"} 5000' in text
+    assert daemon.stop() == 0
+    assert len(daemon.lines) < 20
+
+
 def test_secrets_are_neither_in_the_log_nor_in_the_status(cluster):
     secret = "correct-horse-battery-staple"  # noqa: S105 - a test's
     daemon = cluster.add_node().start("--v=9", "--etcd-username=root", FLANNELD_ETCD_PASSWORD=secret).is_ready()

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from flanneld_py.agent.driven_tables import DrivenTables
+from flanneld_py.agent.skipped_log import log_skipped
 from flanneld_py.agent.table_reader import TableReader
 from flanneld_py.agent.table_writer import TableWriter
 from flanneld_py.core.entries import Kind, entry_key, entry_kind
@@ -122,6 +123,7 @@ class Reconciler:
         for key, peers in self.leases.apply(events).items():
             # What a key had when the kernel last followed, however often it has changed since.
             self._former.setdefault(key, peers)
+        log_skipped(self.leases.take_news())
         if self.leases.complete and not was_complete:
             self._dirty |= self._tables
         if self.leases.complete:

@@ -131,6 +131,17 @@ def parse_integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def parse_choice(choices: Sequence[str]) -> Callable[[str], str]:
+    """Return a reader of one of a few words."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is not known; expected one of: {', '.join(choices)}")
+        return text
+
+    return parse
+
+
 def parse_seconds(text: str) -> float:
     """Read a duration: plain seconds, or Go's notation such as 1m30s."""
     if text.isascii() and text.isdecimal():

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flanneld_py.agent.options import Options
-from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_integer, parse_seconds, parse_text
+from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_choice, parse_integer, parse_seconds, parse_text
+from flanneld_py.cli.log_format import FORMATS
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.underlay import UplinkWish
 from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
@@ -84,6 +85,7 @@ FLAGS: tuple[Flag, ...] = (
     _switch("on-demand", False, "program a peer when it is first needed, and take it away when it is idle"),
     Flag("on-demand-idle", 600.0, parse_seconds, "seconds without a packet after which a peer is idle"),
     Flag("resync-interval", 60.0, parse_seconds, "seconds between full comparisons with the kernel"),
+    Flag("log-format", "text", parse_choice(FORMATS), "how to write the log: text or json"),
     _number("v", 0, -(2**31), 2**31 - 1, "how much to log: 0 events, 4 and more details"),
     _text("vmodule", "", "accepted as by Go flanneld"),
     _text("log_backtrace_at", "", "accepted as by Go flanneld"),

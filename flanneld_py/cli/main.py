@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flanneld_py import __version__
 from flanneld_py.cli.flags import FlagError, HelpRequestedError, describe_flags, parse_flags
 from flanneld_py.cli.flanneld_flags import FLAGS, make_options, without_effect
+from flanneld_py.cli.log_format import set_up_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +47,7 @@ def _main(words: list[str]) -> int:
         print(f"flanneld: {error}", file=sys.stderr)
         return 2
     level = logging.DEBUG if isinstance(values["v"], int) and values["v"] >= _DETAILS else logging.INFO
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    for library in ("asyncio", "grpc"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    set_up_log(level, str(values["log-format"]), os.environ)
     for line in without_effect(values):
         log.warning("flag without effect: %s", line)
     return _run(options)

@@ -37,11 +37,17 @@ class LeaseTable:
         self.skipped: dict[str, str] = {}
         self.rejected: dict[str, str] = {}
         self._kinds: dict[str, str] = {}
+        self._news: dict[str, str] = {}
         self.complete = False
 
     def __iter__(self) -> Iterator[Peer]:
         for peers in self.peers.values():
             yield from peers
+
+    def take_news(self) -> dict[str, str]:
+        """Return the keys that have been refused since the last time, or for another reason, with the reason."""
+        news, self._news = self._news, {}
+        return news
 
     def count_skipped(self) -> dict[str, int]:
         """Return how many keys have no peers, by the kind of reason; there are a few kinds, however many keys."""
@@ -57,7 +63,7 @@ class LeaseTable:
                 case LeasePut(key=key, lease=lease):
                     self._put(key, lease, former)
                 case LeaseRejected(key=key, reason=reason):
-                    self.rejected[key] = reason
+                    self._refuse(self.rejected, key, reason, self.rejected.get(key))
                 case LeaseRemoved(key=key):
                     self._remove(key, former)
                 case _:
@@ -69,7 +75,8 @@ class LeaseTable:
             self._unseen = self.peers.keys() | self.skipped.keys() | self.rejected.keys()
         for key, lease in part.leases.items():
             self._put(key, lease, former)
-        self.rejected.update(part.rejected)
+        for key, reason in part.rejected.items():
+            self._refuse(self.rejected, key, reason, self.rejected.get(key))
         self._unseen -= part.leases.keys() | part.rejected.keys()
         if part.last:
             for key in self._unseen:
@@ -78,8 +85,7 @@ class LeaseTable:
             self.complete = True
 
     def _put(self, key: str, lease: Lease, former: dict[str, tuple[Peer, ...]]) -> None:
-        self.rejected.pop(key, None)
-        self.skipped.pop(key, None)
+        before = self.rejected.pop(key, None) or self.skipped.pop(key, None)
         self._kinds.pop(key, None)
         peers: tuple[Peer, ...] = ()
         if key != self._members.own_key:
@@ -87,13 +93,18 @@ class LeaseTable:
                 refuse_foreign(lease, self._members)
                 peers = self._read_peers(lease)
             except ValueError as error:
-                self.skipped[key] = str(error)
+                self._refuse(self.skipped, key, str(error), before)
                 self._kinds[key] = error.kind if isinstance(error, RefusedError) else "backend data"
         former.setdefault(key, self.peers.get(key, ()))
         if peers:
             self.peers[key] = peers
         else:
             self.peers.pop(key, None)
+
+    def _refuse(self, table: dict[str, str], key: str, reason: str, before: str | None) -> None:
+        table[key] = reason
+        if reason != before:
+            self._news[key] = reason
 
     def _remove(self, key: str, former: dict[str, tuple[Peer, ...]]) -> None:
         self.rejected.pop(key, None)

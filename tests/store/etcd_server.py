@@ -134,6 +134,12 @@ class EtcdServer:
         done = subprocess.run(command, check=True, capture_output=True, text=True, env={"ETCDCTL_API": "3"})
         return done.stdout
 
+    def transact(self, operations):
+        """Carry out operations of `etcdctl txn`, such as `put KEY "VALUE"`, all at once."""
+        command = [find_program("etcdctl"), f"--endpoints={self.url}", "txn"]
+        text = "\n" + "\n".join(operations) + "\n\n\n"
+        subprocess.run(command, input=text, check=True, capture_output=True, text=True, env={"ETCDCTL_API": "3"})
+
     def wait_until_healthy(self):
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
