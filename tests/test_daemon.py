@@ -394,7 +394,7 @@ def test_lease_that_is_deleted_is_had_again_with_the_same_subnet(cluster):
     before = cluster.leases()
     cluster.ctl("del", f"{PREFIX}/subnets/{daemon.key}")
     wait_until(lambda: cluster.leases() == before)
-    daemon.says(f"lease acquired again: key={daemon.key}")
+    daemon.says(f"lease written anew: key={daemon.key}")
 
 
 def test_second_daemon_waits_for_the_first_to_leave_the_device(cluster):

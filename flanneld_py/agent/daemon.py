@@ -110,7 +110,7 @@ async def _run(options: Options) -> None:
             rng=rng,
             on_demand=on_demand,
         )
-        keeper = LeaseKeeper(store, node.request, node.held, options.renew_margin, rng)
+        keeper = LeaseKeeper(store, node.request.attrs, node.held, options.renew_margin, rng)
         status.begin(node, reconciler, keeper)
         metrics.add(LEASE, keeper)
         metrics.add(RECONCILER, reconciler)

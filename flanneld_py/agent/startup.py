@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from flanneld_py.agent.options import Options
     from flanneld_py.backends.backend import Backend
+    from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.underlay import Uplink
@@ -109,6 +110,25 @@ async def wait_for_claim(what: str, claim: Callable[[], Claim]) -> Claim:
         await asyncio.sleep(0.2)
 
 
+def _read_file(subnet_file: Path) -> tuple[SubnetPair, ...]:
+    """Return the subnets of the former subnet file as the one pair that they are, if there are any."""
+    former = read_former_subnets(subnet_file)
+    ipv4, ipv6 = (next((subnet for subnet in former if subnet.family == family), None) for family in (IPV4, IPV6))
+    return ((ipv4, ipv6),) if ipv4 or ipv6 else ()
+
+
+def _in_use(sock: NetlinkSocket, earlier: Lease | None) -> tuple[SubnetPair, ...]:
+    """Return the subnets of our earlier lease if a device of this host has an address in them."""
+    if earlier is None:
+        return ()
+    own = [entry.address for interface in read_interfaces(sock) for entry in interface.addresses]
+    subnets = [subnet for subnet in earlier[:2] if subnet is not None]
+    is_in_use = any(
+        address.version == subnet.family and subnet.holds(int(address)) for address in own for subnet in subnets
+    )
+    return ((earlier.subnet, earlier.ipv6_subnet),) if is_in_use else ()
+
+
 async def obtain_lease(
     store: SubnetManager,
     config: NetworkConfig,
@@ -120,16 +140,11 @@ async def obtain_lease(
 ) -> tuple[LeaseRequest, HeldLease]:
     """Get our lease, close to our earlier one. Raises KernelError or ConfigError where the backend cannot work here."""
     await backend.prepare(sock)
-    former = read_former_subnets(subnet_file)
-    pair = (
-        next((subnet for subnet in former if subnet.family == IPV4), None),
-        next((subnet for subnet in former if subnet.family == IPV6), None),
-    )
-    preferred = (pair,) if any(pair) else ()
+    by_file = _read_file(subnet_file)
     identity = backend.publish(sock, None, os.urandom)
-    earlier: Lease | None = await until_it_works("store", lambda: store.find_own(identity, preferred), StoreError, rng)
+    earlier: Lease | None = await until_it_works("store", lambda: store.find_own(identity, by_file), StoreError, rng)
     attrs: LeaseAttrs = backend.publish(sock, earlier.attrs if earlier else None, os.urandom)
-    request = LeaseRequest(config, attrs, preferred)
+    request = LeaseRequest(config, attrs, (*by_file, *_in_use(sock, earlier)))
     held = await until_it_works("a lease", lambda: store.acquire(request), StoreError, rng)
     log.info("lease acquired: key=%s ttl=%s", held.key, held.ttl)
     return request, held

@@ -77,9 +77,8 @@ class NodeStatus:
             return []
         _, reconciler, keeper = self._parts
         wrong = []
-        time_left = keeper.time_left
-        if keeper.is_lost or (time_left is not None and time_left <= 0):
-            wrong.append(f"lease: {keeper.held.key} is lost")
+        if keeper.problem:
+            wrong.append(f"lease: {keeper.problem}")
         if reconciler.broken_off:
             wrong.append(f"kernel: {reconciler.broken_off}")
         return wrong
@@ -112,6 +111,8 @@ class NodeStatus:
             "lease": {
                 "key": keeper.held.key,
                 "lost": keeper.is_lost,
+                "problem": keeper.problem,
+                "written_by_others": keeper.foreign_writes,
                 "reserved": keeper.held.lease.reserved,
                 "seconds_left": keeper.time_left,
             },

@@ -57,14 +57,13 @@ def _run(options: Options) -> int:
     # Late, so that a wrong flag is told at once and without the cost of the daemon's imports.
     from flanneld_py.agent.claim import ClaimedError
     from flanneld_py.agent.daemon import run_daemon
-    from flanneld_py.agent.lease_keeper import SubnetChangedError
     from flanneld_py.core.errors import ConfigError
 
     failed = False
     log.info("flanneld %s starts: pid=%d", __version__, os.getpid())
     try:
         asyncio.run(run_daemon(options))
-    except* (ClaimedError, ConfigError, SubnetChangedError, OSError) as group:
+    except* (ClaimedError, ConfigError, OSError) as group:
         for error in _leaves(group):
             log.error("cannot go on: %s", error)  # noqa: TRY400 - the message is for the operator
         failed = True

@@ -20,6 +20,15 @@ class LeaseLostError(Exception):
     """Our own lease is gone from the store, or another node owns its subnet."""
 
 
+class LeaseTakenError(LeaseLostError):
+    """Another node owns our subnet, or a part of it; `owner` is its public address, as far as it can be read."""
+
+    def __init__(self, key: str, owner: str) -> None:
+        super().__init__(f"lease {key} is held by {owner}")
+        self.key = key
+        self.owner = owner
+
+
 class KernelError(OSError):
     """The kernel refused an operation: `errno` says why, `strerror` also which operation it was."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ class LeaseSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LeasePut:
-    """A lease was written."""
+    """A lease was written; `revision` is the store's count of writes as of then, 0 where it tells none."""
 
     key: str
     lease: Lease
+    revision: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,11 +80,12 @@ class EtcdKeyspace:
     async def create(self, pair: SubnetPair, attrs: LeaseAttrs, grant: Grant) -> int | None:
         """Create a key unless one with the same leading subnet exists; return its revision, None if one did."""
         rivals = self._layout.same_base(pair)
-        return await self._put(_version_is(rivals, 0), encode_key(*pair), attrs, grant)
+        value = encode_attrs(attrs).encode()
+        return await self._put(_version_is(rivals, 0), encode_key(*pair), value, grant.etcd_lease)
 
-    async def update(self, name: str, revision: int, attrs: LeaseAttrs, grant: Grant) -> int | None:
+    async def update(self, name: str, revision: int, value: bytes, etcd_lease: int) -> int | None:
         """Write a key unless somebody has since this revision; return the new revision, None if somebody had."""
-        return await self._put(_revision_is(self._layout.lease_key(name), revision), name, attrs, grant)
+        return await self._put(_revision_is(self._layout.lease_key(name), revision), name, value, etcd_lease)
 
     async def delete(self, name: str, revision: int) -> bool:
         """Delete a key unless somebody has written it since this revision; say whether it was done."""
@@ -112,10 +113,8 @@ class EtcdKeyspace:
         except StoreError as error:
             logger.info("unused etcd lease is left to expire: ttl=%s reason=%s", grant.ttl, error)
 
-    async def _put(self, condition: pb.Compare, name: str, attrs: LeaseAttrs, grant: Grant) -> int | None:
-        put = pb.PutRequest(
-            key=self._layout.lease_key(name), value=encode_attrs(attrs).encode(), lease=grant.etcd_lease
-        )
+    async def _put(self, condition: pb.Compare, name: str, value: bytes, etcd_lease: int) -> int | None:
+        put = pb.PutRequest(key=self._layout.lease_key(name), value=value, lease=etcd_lease)
         request = pb.TxnRequest(
             compare=[condition],
             success=[pb.RequestOp(request_put=put)],

@@ -81,7 +81,7 @@ class EtcdLeaseFinder:
                 continue
             if lease.subnet.holds(address):
                 self._revisions[name] = response.header.revision
-                return LeasePut(name, lease)
+                return LeasePut(name, lease, record.mod_revision)
             self._rare[lease.subnet] = name
         return None
 
@@ -187,7 +187,7 @@ class EtcdLeaseFinder:
                 events.append(LeaseRemoved(name))
                 continue
             lease = read_lease(name, records[0])
-            events.append(LeasePut(name, lease) if isinstance(lease, Lease) else lease)
+            events.append(LeasePut(name, lease, records[0].mod_revision) if isinstance(lease, Lease) else lease)
         return events
 
     async def _send_changes(self, stream: WatchStream) -> None:

@@ -10,9 +10,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.allocator import fits_config, is_same_node, overlap, pick_own, pick_subnets
-from flanneld_py.core.errors import LeaseLostError, StoreError
-from flanneld_py.core.lease import Lease, LeaseAttrs, encode_key, parse_attrs, parse_key
+from flanneld_py.core.errors import LeaseLostError, LeaseTakenError, StoreError
+from flanneld_py.core.lease import Lease, LeaseAttrs, encode_attrs, encode_key, parse_attrs, parse_key
 from flanneld_py.core.prefix import IPV4, IPV6, format_address
+from flanneld_py.store.etcd_challenge import ask_holder
 from flanneld_py.store.etcd_records import Census, OwnRecord
 from flanneld_py.store.subnet_manager import HeldLease
 
@@ -63,9 +64,12 @@ class EtcdLeases:
     async def _acquire_by_census(self, request: LeaseRequest) -> HeldLease | None:
         census = await self._take_census(request.attrs)
         earlier = await self._sort_own(census, request)
-        if earlier is not None:
-            return await self._settle(earlier, request.attrs)
-        return await self._create(census, request)
+        if earlier is None:
+            return await self._create(census, request)
+        # What this host is known to have used needs no question to whoever may hold it.
+        is_known = any(overlap(earlier.pair, pair) for pair in request.preferred)
+        known = earlier if is_known else await ask_holder(self._keys, earlier, self._rng)
+        return None if known is None else await self._settle(known, request.attrs)
 
     async def _take_census(self, ours: LeaseAttrs) -> Census:
         """Return who holds what, just found or found anew.
@@ -82,6 +86,34 @@ class EtcdLeases:
             if renewed is not None:
                 return renewed
         raise StoreError(f"lease {held.key} is not renewed: somebody else keeps writing it; trying again helps")
+
+    async def restore(self, held: HeldLease, attrs: LeaseAttrs) -> HeldLease:
+        """Write our lease anew; see SubnetManager."""
+        pair: SubnetPair = (held.lease.subnet, held.lease.ipv6_subnet)
+        for _ in range(_ATTEMPTS):
+            census = await self._keys.census(attrs)
+            taken = [other for other in census.taken if overlap(pair, other)]
+            if pair in taken:
+                return await self.renew(held, attrs)
+            if taken:
+                raise LeaseTakenError(held.key, await self._read_owner(encode_key(*taken[0])))
+            grant = await self._keys.grant()
+            try:
+                again = await self._try_create(census, pair, attrs, grant)
+            except StoreError:
+                await self._keys.revoke(grant)
+                raise
+            if again is not None:
+                return again
+            await self._keys.revoke(grant)
+        raise StoreError(f"lease {held.key} is not written: others keep writing the same keys; trying again helps")
+
+    async def _read_owner(self, name: str) -> str:
+        record = await self._keys.read(name)
+        try:
+            return f"{_owner(parse_attrs(record.value if record else b''))}, as {name}"
+        except ValueError:
+            return f"nobody who can be read, as {name}"
 
     async def _sort_own(self, census: Census, request: LeaseRequest) -> OwnRecord | None:
         """Return the earlier lease of ours that we go on with; delete those that do not fit, as Go flannel does."""
@@ -105,9 +137,10 @@ class EtcdLeases:
         """
         grant = await self._keys.keep_alive(record.etcd_lease)
         revision: int | None = record.revision
-        if record.attrs != attrs or grant.etcd_lease != record.etcd_lease:
+        value = encode_attrs(attrs).encode()
+        if record.value != value or grant.etcd_lease != record.etcd_lease:
             # Where no answer comes, a new etcd lease is not revoked: our key may hang on it.
-            revision = await self._keys.update(record.name, record.revision, attrs, grant)
+            revision = await self._keys.update(record.name, record.revision, value, grant.etcd_lease)
         if revision is not None:
             return _held(record.name, record.pair, attrs, grant, revision)
         if grant.etcd_lease != record.etcd_lease:
@@ -174,8 +207,8 @@ class EtcdLeases:
             logger.warning("our lease was overwritten and is mended: key=%s reason=%s", held.key, str(error)[:200])
         # It may carry the new attributes already when our address has changed and an earlier answer got lost.
         if found and not is_same_node(held.lease.attrs, found) and not is_same_node(attrs, found):
-            raise LeaseLostError(f"lease {held.key} is held by {_owner(found)}")
-        return OwnRecord(held.key, parse_key(held.key), found, record.mod_revision, record.lease)
+            raise LeaseTakenError(held.key, _owner(found))
+        return OwnRecord(held.key, parse_key(held.key), found, record.value, record.mod_revision, record.lease)
 
 
 def _overlaps(name: str, pair: SubnetPair) -> bool:

@@ -92,15 +92,16 @@ def read_event(layout: Layout, event: pb.Event) -> LeaseChange:
     if event.type == pb.Event.DELETE:
         return LeaseRemoved(name)
     lease = read_lease(name, event.kv)
-    return lease if isinstance(lease, LeaseRejected) else LeasePut(name, lease)
+    return lease if isinstance(lease, LeaseRejected) else LeasePut(name, lease, event.kv.mod_revision)
 
 
 class OwnRecord(NamedTuple):
-    """A key that carries our own address."""
+    """A key that carries our own address; `value` is compared as it stands, for a mark on it is a question to us."""
 
     name: str
     pair: SubnetPair
     attrs: LeaseAttrs | None  # None where the value cannot be read
+    value: bytes
     revision: int
     etcd_lease: int
 
@@ -171,7 +172,8 @@ class Census:
 
 def own_record(name: str, lease: Lease, record: pb.KeyValue) -> OwnRecord:
     """Return a key that has been read and carries our address."""
-    return OwnRecord(name, (lease.subnet, lease.ipv6_subnet), lease.attrs, record.mod_revision, record.lease)
+    pair = (lease.subnet, lease.ipv6_subnet)
+    return OwnRecord(name, pair, lease.attrs, record.value, record.mod_revision, record.lease)
 
 
 def _read_pairs(names: Iterable[bytes | bytearray]) -> Iterator[SubnetPair]:

@@ -91,6 +91,10 @@ class EtcdSubnetManager:
         """Extend our lease."""
         return await self._own.renew(held, attrs or held.lease.attrs)
 
+    async def restore(self, held: HeldLease, attrs: LeaseAttrs) -> HeldLease:
+        """Write our lease anew."""
+        return await self._own.restore(held, attrs)
+
     async def watch_leases(self) -> AsyncGenerator[Sequence[LeaseEvent], None]:
         """Yield a snapshot of all leases in parts, then batches of changes."""
         async with aclosing(self._follow(self._layout.leases)) as updates:

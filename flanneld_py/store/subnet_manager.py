@@ -39,12 +39,17 @@ class HeldLease:
 class LeaseRequest:
     """What we want to lease: attributes to publish and the subnets that we would like, the best first.
 
-    `preferred` holds (IPv4, IPv6) pairs, from our former subnet file.
+    `preferred` holds the (IPv4, IPv6) pairs that this host is known to have used, by its former subnet file or by an
+    address on one of its devices.
     """
 
     config: NetworkConfig
     attrs: LeaseAttrs
     preferred: Sequence[tuple[Prefix | None, Prefix | None]] = ()
+
+
+CHALLENGE_PATIENCE = 2.0
+"""Seconds that the holder of a lease has to show that it lives, when another node asks for it."""
 
 
 class SubnetManager(Protocol):
@@ -87,16 +92,26 @@ class SubnetManager(Protocol):
     async def acquire(self, request: LeaseRequest) -> HeldLease:
         """Make a lease ours: our earlier one, else a preferred one that is free and fits, else a random free one.
 
-        A race with other nodes is lost by nobody: another subnet is picked. Raises StoreError where the store does
-        not answer or no subnet is free.
+        A race with other nodes is lost by nobody: another subnet is picked. An earlier lease that this host is not
+        known to have used may be that of a second node with our PublicIP, so its key is marked: a holder that lives
+        mends it by a renewal, for it watches its key. Raises StoreError where one does, where the store does not
+        answer, or where no subnet is free.
         """
         ...
 
     async def renew(self, held: HeldLease, attrs: LeaseAttrs | None = None) -> HeldLease:
         """Extend our lease; a reservation has no time to live that could be extended, and stays one.
 
-        With `attrs`, publish these from now on, also where our address has changed. Raises LeaseLostError where the
-        key is gone or another's, StoreError where the store does not answer.
+        With `attrs`, publish these from now on, also where our address has changed. Raises LeaseTakenError where the
+        key is another node's, LeaseLostError where it is gone, StoreError where the store does not answer.
+        """
+        ...
+
+    async def restore(self, held: HeldLease, attrs: LeaseAttrs) -> HeldLease:
+        """Write our lease anew, for the same subnets, where it has gone; publish `attrs` with it.
+
+        Raises LeaseTakenError where another lease has an address of these subnets, StoreError where the store does
+        not answer.
         """
         ...
 

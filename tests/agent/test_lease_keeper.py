@@ -5,7 +5,7 @@ import time
 import pytest
 
 from flanneld_py.agent import lease_keeper
-from flanneld_py.agent.lease_keeper import LeaseKeeper, SubnetChangedError
+from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.core.lease import LeaseAttrs, encode_attrs
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.network_config import parse_network_config
@@ -20,19 +20,19 @@ HOUR = 3600.0
 
 
 class Clock:
-    """Stands for the module `time`: the lease ages when the test says so."""
+    """The clock by which the lease ages: when the test says so."""
 
     def __init__(self):
         self.ahead = 0.0
 
-    def monotonic(self):
+    def read(self):
         return time.monotonic() + self.ahead
 
 
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(lease_keeper, "time", clock)
+    monkeypatch.setattr(lease_keeper, "read_clock", clock.read)
     return clock
 
 
@@ -46,7 +46,7 @@ async def keeper(store, clock):
     rng = random.Random(0)  # noqa: S311 - repeatable
     manager = store.manager(rng)
     request = LeaseRequest(CONFIG, ATTRS)
-    keeper = LeaseKeeper(manager, request, await manager.acquire(request), HOUR, rng)
+    keeper = LeaseKeeper(manager, ATTRS, await manager.acquire(request), HOUR, rng)
     keeper.task = asyncio.create_task(keeper.run())
     await asyncio.sleep(0)
     yield keeper
@@ -72,6 +72,9 @@ async def test_time_left(keeper, clock):
     clock.ahead = HOUR
     assert keeper.time_left <= TTL - HOUR
     assert not keeper.is_lost
+    assert keeper.problem is None
+    clock.ahead = TTL + 1
+    assert keeper.problem == f"{keeper.held.key} has run out, and the store does not answer"
 
 
 async def test_renewed_before_its_end(keeper, clock, caplog):
@@ -87,7 +90,7 @@ async def test_reservation_is_never_renewed(store, clock):
     rng = random.Random(0)  # noqa: S311 - repeatable
     manager = store.manager(rng)
     request = LeaseRequest(CONFIG, ATTRS)
-    keeper = LeaseKeeper(manager, request, await manager.acquire(request), HOUR, rng)
+    keeper = LeaseKeeper(manager, ATTRS, await manager.acquire(request), HOUR, rng)
     assert keeper.held.key == "10.5.9.0-24"
     assert keeper.time_left is None
 
@@ -131,53 +134,90 @@ async def test_value_that_somebody_wrote_over_ours_is_mended(keeper, store, valu
 async def test_what_concerns_others_or_is_as_it_should_be_is_no_reason_to_look(keeper, store, make):
     before = list(store.writes)
     keeper.take_events([make(keeper.held)])
-    assert not keeper._check.is_set()
+    assert not keeper._state.is_due(time.monotonic())
     assert store.writes == before
 
 
 async def test_our_lease_in_the_first_of_several_parts_is_not_missing(keeper):
     held = keeper.held
     keeper.take_events([LeaseSnapshot({held.key: held.lease}, {}, last=False), LeaseSnapshot({}, {}, first=False)])
-    assert not keeper._check.is_set()
+    assert not keeper._state.is_due(time.monotonic())
     keeper.take_events([LeaseSnapshot({}, {})])
-    assert keeper._check.is_set()
+    assert keeper._state.is_due(time.monotonic())
 
 
-async def test_subnet_that_another_node_took_is_not_fought_for(keeper, store):
+async def test_subnet_that_another_node_took_is_not_fought_for(keeper, store, caplog):
     key = keeper.held.key
     store.delete(key)
     store.put(key, encode_attrs(OTHER))
+    writes = list(store.writes)
     keeper.take_events([store.read(key)])
-    with pytest.raises(SubnetChangedError, match=r"10\.5\.\d+\.0/24 is taken; got 10\.5\.\d+\.0-24"):
-        await keeper.task
-    assert store.records[key].value == encode_attrs(OTHER)
-    assert keeper.is_lost
+    await until(lambda: keeper.is_lost)
+    keeper.take_events([store.read(key)])
+    await until(lambda: not keeper._state.is_due(time.monotonic()))
+    assert keeper.problem.startswith(f"{key} is held by another: our pods stay as they are; delete that lease")
+    assert keeper.time_left is None
+    assert store.writes == writes
+    assert caplog.text.count("lease is another node's") == 1
+    # When the other gives it up, it is ours again.
+    store.delete(key)
+    keeper.take_events([LeaseRemoved(key)])
+    await until(lambda: is_ours(store, keeper) and not keeper.is_lost)
+    assert keeper.problem is None
+
+
+async def test_a_second_node_that_asks_whether_we_live_is_answered(keeper, store):
+    key = keeper.held.key
+    store.put(key, encode_attrs(ATTRS) + " ")
+    keeper.take_events([store.read(key)])
+    await until(lambda: is_ours(store, keeper))
+    assert keeper.foreign_writes == 1
+    keeper.take_events([store.read(key)])
+    assert not keeper._state.is_due(time.monotonic())
+
+
+async def test_what_we_publish_changes(keeper, store):
+    changed = ATTRS._replace(public_ip=0xAC1E0063)
+    key = keeper.held.key
+    keeper.publish(changed)
+    await until(lambda: store.records[key].value == encode_attrs(changed))
+    await until(lambda: keeper.held.lease.attrs == changed)
+    assert keeper.held.key == key
+    keeper.publish(changed)
+    assert not keeper._state.is_due(time.monotonic())
+
+
+async def test_waking_up_after_the_lease_has_expired(keeper, store, clock, monkeypatch):
+    monkeypatch.setattr(lease_keeper, "_LONGEST_SLEEP", 0.01)
+    await restart_wait(keeper, clock, 3 * TTL)
+    store.delete(keeper.held.key)
+    await until(lambda: is_ours(store, keeper) and keeper.time_left > TTL - 60)
 
 
 async def test_store_that_is_away_is_waited_for(keeper, store, caplog):
     key = keeper.held.key
     store.away = "etcd is gone"
     keeper.take_events([LeaseRemoved(key)])
-    await until(lambda: "waiting: for=lease renewal reason=etcd is gone" in caplog.text)
+    await until(lambda: "lease not looked after, trying again: reason=etcd is gone" in caplog.text)
     assert not keeper.is_lost
     store.delete(key)
     store.away = None
     await until(lambda: is_ours(store, keeper) and not keeper.is_lost)
     # Each reason is said once, however often it was tried.
-    assert caplog.text.count("waiting: for=lease renewal") == 1
+    assert caplog.text.count("lease not looked after") == 1
 
 
 async def test_lost_while_it_cannot_be_had_again(keeper, store):
     key = keeper.held.key
     store.delete(key)
-    acquire = keeper._store.acquire
+    restore = keeper._store.restore
 
-    async def fail_once(request):
-        keeper._store.acquire = acquire
+    async def fail_once(held, attrs):
+        keeper._store.restore = restore
         store.away = "etcd is gone"
-        return await acquire(request)
+        return await restore(held, attrs)
 
-    keeper._store.acquire = fail_once
+    keeper._store.restore = fail_once
     keeper.take_events([LeaseRemoved(key)])
     await until(lambda: keeper.is_lost and store.away)
     store.away = None

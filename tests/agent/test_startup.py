@@ -187,7 +187,15 @@ class TestLease:
         _, held = await obtain()
         assert (held.key, self.vtep_mac(held)) == ("10.5.8.0-24", "7a:e3:ab:24:37:fb")
         assert store.records["10.5.8.0-24"].value == go_value
-        assert store.writes == ["10.5.8.0-24"]
+        assert set(store.writes) == {"10.5.8.0-24"}
+
+    async def test_a_subnet_that_is_in_use_here_is_ours_without_a_question(self, obtain, host, store):
+        index = host.make_vxlan(mac="02:00:00:00:00:77")
+        host.do(lambda ipr: ipr.addr("add", index=index, address="10.5.8.0", prefixlen=32))
+        store.put("10.5.8.0-24", '{"PublicIP":"172.30.0.11","BackendType":"vxlan"}')
+        _, held = await obtain()
+        assert held.key == "10.5.8.0-24"
+        assert len(store.writes) == 2
 
     async def test_store_that_is_away_is_waited_for(self, obtain, store, caplog):
         store.away = "etcd is gone"

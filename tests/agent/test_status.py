@@ -16,7 +16,7 @@ class Parts:
             leases=SimpleNamespace(complete=True),
             synced=SimpleNamespace(is_set=lambda: self.is_synced),
         )
-        self.keeper = SimpleNamespace(is_lost=False, time_left=None, held=SimpleNamespace(key="10.5.1.0-24"))
+        self.keeper = SimpleNamespace(problem=None)
         self.is_synced = True
 
 
@@ -53,7 +53,7 @@ def test_work_that_never_ends_is_no_health(status, parts):
 
 
 def test_what_is_missing_is_told(status, parts):
-    parts.keeper.is_lost = True
+    parts.keeper.problem = "10.5.1.0-24 is lost"
     parts.is_synced = False
     assert status.readiness()[1] == [
         "lease: 10.5.1.0-24 is lost",
@@ -67,12 +67,8 @@ def test_outages_are_what_cuts_a_running_node_off(status, parts):
     assert NodeStatus().outages() == []
     assert status.outages() == []
     parts.is_synced = False
-    parts.keeper.time_left = 1.0
     assert status.outages() == []
-    parts.keeper.time_left = -1.0
+    parts.keeper.problem = "10.5.1.0-24 is lost"
     parts.reconciler.broken_off = "flannel.1 cannot be made"
     assert status.outages() == ["lease: 10.5.1.0-24 is lost", "kernel: flannel.1 cannot be made"]
     assert set(status.outages()) < set(status.readiness()[1])
-    parts.keeper.time_left = None
-    parts.keeper.is_lost = True
-    assert status.outages()[0] == "lease: 10.5.1.0-24 is lost"

@@ -8,11 +8,12 @@ import asyncio
 from dataclasses import dataclass
 from functools import cache
 
-from flanneld_py.core.allocator import fits_config, is_same_node, pick_own, pick_subnets
-from flanneld_py.core.errors import LeaseLostError, StoreError
+from flanneld_py.core.allocator import fits_config, is_same_node, overlap, pick_own, pick_subnets
+from flanneld_py.core.errors import LeaseLostError, LeaseTakenError, StoreError
 from flanneld_py.core.lease import Lease, encode_attrs, encode_key, parse_attrs, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.prefix import gap_around
+from flanneld_py.store import subnet_manager
 from flanneld_py.store.counts import StoreCounts
 from flanneld_py.store.subnet_manager import HeldLease
 
@@ -112,7 +113,7 @@ class MemoryStore:
             return LeaseRemoved(key)
         try:
             attrs = parse_attrs(record.value)
-            return LeasePut(key, Lease(*parse_key(key), attrs, reserved=not record.expires))
+            return LeasePut(key, Lease(*parse_key(key), attrs, reserved=not record.expires), record.revision)
         except ValueError as error:
             return LeaseRejected(key, str(error))
 
@@ -221,6 +222,8 @@ class MemorySubnetManager:
             if not lease.reserved and not fits_config(request.config, (lease.subnet, lease.ipv6_subnet)):
                 self._store.delete(key)
         if keep is not None:
+            if not any(overlap(keep, pair) for pair in request.preferred):
+                await self._ask_holder(encode_key(*keep))
             return self._write(encode_key(*keep), request.attrs)
         pair = pick_subnets(request.config, self._taken(), [*request.preferred, *pairs], self._rng)
         if pair is None:
@@ -236,8 +239,23 @@ class MemorySubnetManager:
         if isinstance(found, LeasePut) and not any(
             is_same_node(ours, found.lease.attrs) for ours in (held.lease.attrs, attrs)
         ):
-            raise LeaseLostError(f"lease {held.key} is held by another")
+            raise LeaseTakenError(held.key, "another")
         return self._write(held.key, attrs)
+
+    async def restore(self, held, attrs):
+        self._store.check()
+        if held.key in self._store.records:
+            return await self.renew(held, attrs)
+        if any(overlap(held.lease[:2], pair) for pair in self._taken()):
+            raise LeaseTakenError(held.key, "another")
+        return self._write(held.key, attrs)
+
+    async def _ask_holder(self, key):
+        record = self._store.records[key]
+        revision = self._store.put(key, record.value.rstrip() + " ", expires=record.expires)
+        await asyncio.sleep(subnet_manager.CHALLENGE_PATIENCE)
+        if self._store.records[key].revision != revision:
+            raise StoreError(f"another node that runs has our public address and holds lease {key}")
 
     def lease_finder(self, subnet_len):
         return self._store.finder()

@@ -4,10 +4,17 @@ import itertools
 
 import pytest
 
+from flanneld_py.store import subnet_manager
 from tests.store.etcd_server import EtcdHarness, EtcdServer
 from tests.store.relay import Relay
 
 _prefixes = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch):
+    """Holders of leases answer fast on loopback."""
+    monkeypatch.setattr(subnet_manager, "CHALLENGE_PATIENCE", 0.4)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import pytest
 
 from flanneld_py.core.allocator import overlap
-from flanneld_py.core.errors import LeaseLostError, StoreError
+from flanneld_py.core.errors import LeaseLostError, LeaseTakenError, StoreError
 from flanneld_py.core.lease import LeaseAttrs, encode_attrs, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.network_config import parse_network_config
@@ -354,6 +354,15 @@ class Following:
         await until(is_told)
 
 
+async def _answer(manager, held):
+    """Do what a daemon does that holds this lease: renew it whenever somebody else has written its key."""
+    async with aclosing(manager.watch_leases()) as batches:
+        async for events in batches:
+            for event in events:
+                if isinstance(event, LeasePut) and event.key == held.key and event.revision > held.revision:
+                    held = await manager.renew(held)
+
+
 class LeaseContract:
     """What a store does whose nodes choose their subnets themselves."""
 
@@ -470,6 +479,41 @@ class LeaseContract:
         renewed = await manager.renew(held)
         assert renewed.lease == held.lease
         assert (await store.records())[held.key] == (value(node(1)), True)
+
+    async def test_a_lease_that_is_gone_is_restored_with_the_same_subnet(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        await store.delete(held.key)
+        again = await manager.restore(held, node(1))
+        assert (again.key, again.lease, again.ttl) == (held.key, held.lease, held.ttl)
+        assert await store.records() == {held.key: (value(node(1)), True)}
+        assert await manager.restore(again, node(1)) == again
+
+    @pytest.mark.parametrize("rival", ["10.5.9.0-24", "10.5.8.0-23", "10.5.9.64-26", "10.5.9.0-24&fd05::-64"])
+    async def test_a_lease_is_not_restored_over_another_node(self, store, rival):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1), pairs("10.5.9.0-24")))
+        await store.delete(held.key)
+        await store.put(rival, value(node(2)))
+        with pytest.raises(LeaseTakenError, match=r"lease 10\.5\.9\.0-24 is held by"):
+            await manager.restore(held, node(1))
+        assert await store.records() == {rival: (value(node(2)), True)}
+
+    async def test_a_holder_that_lives_keeps_its_lease_from_a_second_node_with_its_address(self, store):
+        manager = store.manager()
+        held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+        answers = asyncio.create_task(_answer(manager, held))
+        try:
+            for _ in range(2):
+                with pytest.raises(StoreError, match=f"another node that runs has our public address .* {held.key}"):
+                    await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+        finally:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+        assert await store.records() == {held.key: (value(node(1)), True)}
+        # This host has used the subnet, so it is the holder, started anew.
+        again = await store.manager().acquire(LeaseRequest(CONFIG, node(1), [held.lease[:2]]))
+        assert again.key == held.key
 
     async def test_renewing_publishes_a_changed_address_and_keeps_the_subnet(self, store):
         manager = store.manager()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from flanneld_py.core.errors import LeaseLostError, StoreError
+from flanneld_py.core.errors import LeaseLostError, LeaseTakenError, StoreError
 from flanneld_py.core.lease import parse_key
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import LEASE_REVOKE, TXN
@@ -51,7 +51,7 @@ async def test_renewing_and_restarting_write_nothing_and_grant_nothing(fresh):
     held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
     before = await store.raw()
     await manager.renew(held)
-    await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+    await store.manager().acquire(LeaseRequest(CONFIG, node(1), [held.lease[:2]]))
     assert await store.raw() == before
     assert etcd_leases(server) == {held.etcd_lease}
 
@@ -164,6 +164,31 @@ async def test_who_was_first_keeps_its_key(store, monkeypatch):
     wanted = pairs("10.5.77.0-24&fd05:0:0:4::-64")
     held = await store.manager().acquire(LeaseRequest(DUAL, node(1, ipv6=1), wanted))
     assert held.key == "10.5.77.0-24&fd05:0:0:4::-64"
+
+
+async def test_two_that_ask_for_a_lease_at_once_do_not_share_it(fresh):
+    server, store = fresh
+    held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))
+    asked = (store.manager().acquire(LeaseRequest(CONFIG, node(1))) for _ in range(3))
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(outcome, StoreError) for outcome in outcomes) >= 2
+    assert list(await store.raw()) == [held.key]
+    assert etcd_leases(server) == {held.etcd_lease}
+
+
+async def test_a_restored_lease_leaks_nothing(fresh):
+    server, store = fresh
+    manager = store.manager()
+    held = await manager.acquire(LeaseRequest(CONFIG, node(1)))
+    await store.client.call(LEASE_REVOKE, pb.LeaseRevokeRequest(ID=held.etcd_lease))
+    again = await manager.restore(held, node(1))
+    assert again.key == held.key
+    assert etcd_leases(server) == {again.etcd_lease}
+    await store.delete(held.key)
+    await store.put(held.key, value(node(2)), expires=False)
+    with pytest.raises(LeaseTakenError, match=r"held by 172\.30\.0\.2$"):
+        await manager.restore(held, node(1))
+    assert etcd_leases(server) == {again.etcd_lease}
 
 
 async def test_neighbouring_prefixes_are_not_ours(store):

@@ -76,6 +76,6 @@ def test_only_what_carries_our_address_is_kept():
         pb.KeyValue(key=LAYOUT.lease_key(name), value=text.encode(), mod_revision=7, lease=9)
         for name, text in zip(islice(names, len(texts)), texts, strict=True)
     )
-    ((name, _, attrs, revision, etcd_lease),) = census.own
+    ((name, _, attrs, _, revision, etcd_lease),) = census.own
     assert (name, attrs.public_ip, revision, etcd_lease) == ("10.5.0.0-24", 0x01020304, 7, 9)
     assert len(census.taken) == 4
