@@ -24,6 +24,7 @@ from flanneld_py.agent.metrics import LEASE, ON_DEMAND, PODS, RECONCILER, STATUS
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.agent.pod_service import start_pod_service
 from flanneld_py.agent.reconciler import Reconciler
+from flanneld_py.agent.rule_keeper import RuleKeeper
 from flanneld_py.agent.startup import Node, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
 from flanneld_py.agent.subnet_file import write_subnet_file
@@ -32,6 +33,7 @@ from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.metrics import CONTENT_TYPE
 from flanneld_py.core.peer import Members
 from flanneld_py.core.subnet_env import SubnetEnv
+from flanneld_py.core.traffic_rules import desired_rules
 from flanneld_py.kernel.miss import asking, stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nexthop import has_nexthops
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flanneld_py.agent.options import Options
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.kernel.device import Device
     from flanneld_py.store.subnet_manager import SubnetManager
 
@@ -100,6 +103,7 @@ async def _run(options: Options) -> None:
             {family: asking(device) for family, device in devices.items()} if on_demand else devices,
             uplink=node.uplink.interface.ifindex,
             has_nexthops=has_nexthops(sock),
+            blackholes={subnet: options.blackhole_route for _, subnet in _nets(node)},
         )
         reconciler = Reconciler(
             sock,
@@ -111,7 +115,12 @@ async def _run(options: Options) -> None:
             on_demand=on_demand,
         )
         keeper = LeaseKeeper(store, node.request.attrs, node.held, options.renew_margin, rng)
-        status.begin(node, reconciler, keeper)
+        rules = RuleKeeper(
+            desired_rules(_nets(node), options.rules),
+            nftables=node.config.enable_nftables,
+            resync=options.rules_resync,
+        )
+        status.begin(node, reconciler, keeper, rules)
         metrics.add(LEASE, keeper)
         metrics.add(RECONCILER, reconciler)
         metrics.add(TUNNELS, Tunnels(sock, ground))
@@ -125,7 +134,8 @@ async def _run(options: Options) -> None:
                 group.create_task(on_demand.run(reconciler, ground, keeper), name="on demand")
             else:
                 group.create_task(_follow_leases(store, reconciler, keeper), name="lease watch")
-            group.create_task(_announce(options, node, reconciler), name="announce")
+            group.create_task(rules.run(), name="rules")
+            group.create_task(_announce(options, node, reconciler, rules), name="announce")
 
 
 def _make_on_demand(
@@ -187,6 +197,13 @@ async def _start(
     return Node(config, uplink, backend, request, held)
 
 
+def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
+    """Return each network with our own subnet in it."""
+    lease = node.held.lease
+    own = {subnet.family: subnet for subnet in lease[:2] if subnet is not None}
+    return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
+
+
 def _members(node: Node) -> Members:
     lease = node.held.lease
     return Members(
@@ -205,15 +222,16 @@ async def _follow_leases(store: SubnetManager, reconciler: Reconciler, keeper: L
             keeper.take_events(events)
 
 
-async def _announce(options: Options, node: Node, reconciler: Reconciler) -> None:
+async def _announce(options: Options, node: Node, reconciler: Reconciler, rules: RuleKeeper) -> None:
     """Tell pods and systemd, once packets can be carried."""
     await reconciler.synced.wait()
+    await rules.settled.wait()
     lease = node.held.lease
     env = SubnetEnv(
         tuple(part.network for part in node.config.ranges),
         tuple(subnet for subnet in lease[:2] if subnet is not None),
         node.backend.mtu,
-        options.ip_masq,
+        options.rules.masquerade,
     )
     write_subnet_file(options.subnet_file, env)
     sdnotify.SystemdNotifier().notify("READY=1")

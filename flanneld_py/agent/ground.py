@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.backends.backend import Ground
 from flanneld_py.core.errors import KernelError
+from flanneld_py.kernel.blackhole import drop_blackhole, ensure_blackhole
 from flanneld_py.kernel.dataplane import Scope
 from flanneld_py.kernel.device import ensure_device
 from flanneld_py.kernel.forwarding import host_settings
@@ -20,6 +21,7 @@ from flanneld_py.kernel.sysctl import ensure_sysctl
 if TYPE_CHECKING:
     from flanneld_py.backends.backend import Backend
     from flanneld_py.core.network_config import NetworkConfig
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.kernel.device import Device
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
@@ -38,12 +40,17 @@ class GroundKeeper:
         *,
         uplink: int,
         has_nexthops: bool,
+        blackholes: dict[Prefix, bool] | None = None,
     ) -> None:
-        """Take charge of the wanted `devices`, by the address family that each carries; `uplink` is an index."""
+        """Take charge of the wanted `devices`, by the address family that each carries; `uplink` is an index.
+
+        `blackholes` says of which subnets there is to be a blackhole route, and of which none.
+        """
         self._sock = sock
         self._devices = devices
         self._settings = [host_settings(part.network.family) for part in config.ranges]
         self._settings += [setting for device in devices.values() for setting in device.sysctls]
+        self._blackholes = blackholes or {}
         self._told: set[str] = set()
         self._follows_underlay = backend.follows_underlay
         self.scope = Scope(
@@ -75,6 +82,7 @@ class GroundKeeper:
             elif ensured.mended:
                 log.info("device mended: name=%s what=%s", device.name, ",".join(ensured.mended))
         self._mend_settings()
+        self._mend_blackholes()
         self.scope = replace(self.scope, devices=indexes)
         self.ground = replace(self.ground, devices=indexes)
         return changed
@@ -90,6 +98,11 @@ class GroundKeeper:
                 if name not in self._told:
                     self._told.add(name)
                     log.warning("packets may be lost: %s; run sysctl -w %s=%s", error, name, value)
+
+    def _mend_blackholes(self) -> None:
+        for subnet, wanted in self._blackholes.items():
+            if ensure_blackhole(self._sock, subnet) if wanted else drop_blackhole(self._sock, subnet):
+                log.info("blackhole route %s: subnet=%s", "made" if wanted else "removed", subnet)
 
     def look_at_underlay(self) -> bool:
         """Read the host's own routes, if peers depend on them; return whether they are others. Raises KernelError."""

@@ -8,19 +8,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flanneld_py.core.traffic_rules import RuleWish
     from flanneld_py.core.underlay import UplinkWish
     from flanneld_py.store.etcd_options import EtcdOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The daemon's options; times in seconds, `healthz_port` 0 for no health server."""
+    """The daemon's options; times in seconds, `healthz_port` 0 for no health server.
+
+    `blackhole_route` asks for a blackhole route behind our own subnet.
+    """
 
     etcd: EtcdOptions
     uplink: UplinkWish
     subnet_file: Path
     renew_margin: float
-    ip_masq: bool
+    rules: RuleWish
+    rules_resync: float
+    blackhole_route: bool
     healthz_ip: str
     healthz_port: int
     resync_interval: float

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.health import Report
     from flanneld_py.agent.lease_keeper import LeaseKeeper
     from flanneld_py.agent.reconciler import Reconciler
+    from flanneld_py.agent.rule_keeper import RuleKeeper
     from flanneld_py.agent.startup import Node
     from flanneld_py.core.peer import Peer
     from flanneld_py.store.subnet_manager import SubnetManager
@@ -28,6 +29,7 @@ class NodeStatus:
 
     def __init__(self) -> None:
         self._parts: tuple[Node, Reconciler, LeaseKeeper] | None = None
+        self._rules: RuleKeeper | None = None
         self._store: SubnetManager | None = None
         self._started = time.monotonic()
         self.recent = RecentWarnings()
@@ -36,9 +38,10 @@ class NodeStatus:
         """Tell of this store from now on."""
         self._store = store
 
-    def begin(self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper) -> None:
+    def begin(self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper, rules: RuleKeeper) -> None:
         """Take over the parts to tell about."""
         self._parts = (node, reconciler, keeper)
+        self._rules = rules
 
     @property
     def is_healthy(self) -> bool:
@@ -133,6 +136,8 @@ class NodeStatus:
             ],
             "drift": reconciler.counts.drift,
         }
+        if self._rules is not None:
+            told["rules"] = self._rules.describe()
         return told
 
     def describe_peers(self) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""flanneld's flags: Go flanneld's, with its names and defaults, and our own; and what they mean together.
-
-A flag of Go flanneld that has no effect here yet is accepted, and listed in `without_effect`.
-"""
+"""flanneld's flags: Go flanneld's, with its names and defaults, and our own; and what they mean together."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from flanneld_py.agent.options import Options
 from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_choice, parse_integer, parse_seconds, parse_text
 from flanneld_py.cli.log_format import FORMATS
 from flanneld_py.core.errors import ConfigError
+from flanneld_py.core.traffic_rules import RuleWish
 from flanneld_py.core.underlay import UplinkWish
 from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
 
@@ -92,22 +90,12 @@ FLAGS: tuple[Flag, ...] = (
     _switch("version", False, "print the version and exit"),
 )
 
-_WITHOUT_EFFECT_YET = {
-    "ip-masq": "no masquerade rules are written yet",
-    "ip-blackhole-route": "no blackhole route is written yet",
-}
-
-
-def without_effect(values: Mapping[str, object]) -> list[str]:
-    """Return a line for each flag that was asked for and does nothing in this version."""
-    return [f"--{name}: {why}" for name, why in _WITHOUT_EFFECT_YET.items() if values[name]]
-
 
 def make_options(values: Mapping[str, Any]) -> Options:
     """Put the values of the flags together. Raises FlagError naming the flag."""
     if values["kube-subnet-mgr"]:
         raise FlagError("--kube-subnet-mgr: the Kubernetes store is not built yet; use etcd")
-    for name in ("resync-interval", "on-demand-idle"):
+    for name in ("resync-interval", "on-demand-idle", "iptables-resync"):
         if values[name] <= 0:
             raise FlagError(f"--{name}: it must be over 0 s")
     return Options(
@@ -121,7 +109,9 @@ def make_options(values: Mapping[str, Any]) -> Options:
         ),
         subnet_file=Path(values["subnet-file"]),
         renew_margin=values["subnet-lease-renew-margin"] * 60.0,
-        ip_masq=values["ip-masq"],
+        rules=RuleWish(values["ip-masq"], not values["ip-masq-fully-random-disable"], values["iptables-forward-rules"]),
+        rules_resync=values["iptables-resync"],
+        blackhole_route=values["ip-blackhole-route"],
         healthz_ip=values["healthz-ip"],
         healthz_port=values["healthz-port"],
         resync_interval=values["resync-interval"],

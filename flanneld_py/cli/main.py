@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py import __version__
 from flanneld_py.cli.flags import FlagError, HelpRequestedError, describe_flags, parse_flags
-from flanneld_py.cli.flanneld_flags import FLAGS, make_options, without_effect
+from flanneld_py.cli.flanneld_flags import FLAGS, make_options
 from flanneld_py.cli.log_format import set_up_log
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ def _main(words: list[str]) -> int:
         return 2
     level = logging.DEBUG if isinstance(values["v"], int) and values["v"] >= _DETAILS else logging.INFO
     set_up_log(level, str(values["log-format"]), os.environ)
-    for line in without_effect(values):
-        log.warning("flag without effect: %s", line)
     return _run(options)
 
 

@@ -106,6 +106,7 @@ def _describe_node(told: dict[str, Any]) -> list[str]:
     lease, uplink, backend = told["lease"], told["uplink"], told["backend"]
     left = "does not expire" if lease["seconds_left"] is None else f"{lease['seconds_left'] / 3600:.1f} h left"
     public = ", ".join(address for address in (uplink["public_ip"], uplink["public_ipv6"]) if address)
+    rules = told["rules"]
     drift = ", ".join(f"{kind} {count}" for kind, count in sorted(told["drift"].items()))
     devices = ", ".join(f"{device['name']} {device['mac']}" for device in told["devices"])
     return [
@@ -114,5 +115,8 @@ def _describe_node(told: dict[str, Any]) -> list[str]:
         f"  uplink   {uplink['name']} ({public}, mtu {uplink['mtu']}): {uplink['reason']}",
         f"  backend  {backend['type']}, mtu {backend['mtu']}{f' ({devices})' if devices else ''}",
         f"  peers    {told['peers']}",
+        f"  rules    {rules['by']}, restored {rules['restored']} times",
+        *([f"  rules    {rules['problem']}"] if rules["problem"] else []),
+        *(f"  rules    {one['chain']}: {one['reason']}; {one['remedy']}" for one in rules["barriers"]),
         f"  drift    {drift or 'none'}",
     ]

@@ -152,6 +152,17 @@ def decode_attributes(data: memoryview, offset: int = 0) -> dict[int, memoryview
     return found
 
 
+def walk_attributes(data: memoryview) -> Iterator[tuple[int, bool, memoryview]]:
+    """Go through attributes of which several may be of one kind: kind, whether it is marked as nested, and payload."""
+    offset, end = 0, len(data)
+    while offset + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4 or offset + length > end:
+            return
+        yield kind & _NLA_TYPE_MASK, bool(kind & NLA_F_NESTED), data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+
+
 def decode_text(value: memoryview) -> str:
     """Read a string attribute."""
     return bytes(value).rstrip(b"\0").decode(errors="replace")

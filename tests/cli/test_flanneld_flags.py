@@ -3,7 +3,8 @@ from ipaddress import ip_address
 import pytest
 
 from flanneld_py.cli.flags import FlagError, parse_flags
-from flanneld_py.cli.flanneld_flags import FLAGS, make_options, without_effect
+from flanneld_py.cli.flanneld_flags import FLAGS, make_options
+from flanneld_py.core.traffic_rules import RuleWish
 from flanneld_py.core.underlay import UplinkWish
 
 GO_FLAGS = {
@@ -79,7 +80,8 @@ def test_defaults():
     assert str(made.socket_path) == "/run/flannel/subnet.sock"
     assert (made.renew_margin, made.resync_interval) == (3600.0, 60.0)
     assert (made.healthz_ip, made.healthz_port) == ("0.0.0.0", 0)
-    assert made.ip_masq is False
+    assert made.rules == RuleWish(masquerade=False, random_ports=True, forward=True)
+    assert (made.rules_resync, made.blackhole_route) == (5.0, False)
 
 
 def test_flags_reach_the_options():
@@ -99,6 +101,10 @@ def test_flags_reach_the_options():
         "--subnet-file=/tmp/lab/node1/subnet.env",
         "--subnet-lease-renew-margin=0x1e",
         "--ip-masq",
+        "--ip-masq-fully-random-disable",
+        "--iptables-forward-rules=false",
+        "--iptables-resync=30",
+        "--ip-blackhole-route",
         "--healthz-ip=127.0.0.1",
         "--healthz-port=8471",
         "--resync-interval=1m30s",
@@ -115,7 +121,9 @@ def test_flags_reach_the_options():
     )
     assert str(made.socket_path) == "/tmp/lab/node1/subnet.sock"
     assert (made.renew_margin, made.resync_interval) == (1800.0, 90.0)
-    assert (made.ip_masq, made.healthz_ip, made.healthz_port) == (True, "127.0.0.1", 8471)
+    assert made.rules == RuleWish(masquerade=True, random_ports=False, forward=False)
+    assert (made.rules_resync, made.blackhole_route) == (30.0, True)
+    assert (made.healthz_ip, made.healthz_port) == ("127.0.0.1", 8471)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,7 @@ def test_flags_reach_the_options():
         (("--etcd-keyfile=key.pem",), "--etcd-certfile: it is missing"),
         (("--etcd-password=x",), "--etcd-username: it is missing"),
         (("--resync-interval=0",), "--resync-interval: it must be over 0 s"),
+        (("--iptables-resync=0",), "--iptables-resync: it must be over 0 s"),
         (("--etcd-password-file=/nonexistent",), "--etcd-password-file: "),
         (("--kube-subnet-mgr",), "--kube-subnet-mgr: "),
     ],
@@ -162,11 +171,3 @@ def test_password_is_never_shown():
     assert SECRET not in repr(made)
     assert SECRET not in str(made.etcd)
     assert SECRET not in refuse(f"--etcd-endpoints=http://root:{SECRET}@10.0.0.1:2379")
-
-
-def test_flags_without_effect_are_told():
-    def told(*words):
-        return without_effect(parse_flags(FLAGS, words, {}))
-
-    assert told() == []
-    assert all(line.startswith("--") and ": " in line for line in told("--ip-masq", "--ip-blackhole-route"))

@@ -34,6 +34,12 @@ TOLD = {
     "skipped": {"10.9.0.0-24": "10.9.0.0/24 lies outside the network"},
     "failing": [{"entry": "route 10.5.3.0/24 nhid 7", "attempts": 2, "reason": "No such device"}],
     "drift": {"route": 3},
+    "rules": {
+        "by": "nftables",
+        "restored": 2,
+        "problem": "",
+        "barriers": [{"chain": "inet firewalld filter_FORWARD", "reason": "it rejects", "remedy": "firewall-cmd …"}],
+    },
 }
 STARTING = {
     "version": "0.1.0",
@@ -85,6 +91,8 @@ def test_every_fact_has_its_line():
         "  uplink   eth0 (172.30.0.11, mtu 1500): it has the default route",
         "  backend  vxlan, mtu 1450 (flannel.1 02:00:00:00:00:01)",
         "  peers    1",
+        "  rules    nftables, restored 2 times",
+        "  rules    inet firewalld filter_FORWARD: it rejects; firewall-cmd …",
         "  drift    route 3",
         "skipped leases",
         "LEASE        REASON",

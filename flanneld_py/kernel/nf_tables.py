@@ -1,0 +1,372 @@
+"""nf_tables over netlink: tables, chains, rules and sets, in batches that are carried out whole or not at all.
+
+Owns the messages and the expressions that rules are made of (include/uapi/linux/netfilter/nf_tables.h), and the socket
+for them; what the rules mean is its callers'. No nft, and no library for it, need be installed. It imports next to
+nothing, because the CNI plugin pays for every import.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+from flanneld_py.core.errors import KernelError
+from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
+from flanneld_py.kernel import errnos, netlink
+from flanneld_py.kernel.netlink import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Self, TypeVar
+
+    from flanneld_py.kernel.netlink import Message
+
+    Entry = TypeVar("Entry")
+
+NFPROTO_INET = 1
+NFPROTO_IPV4 = 2
+NFPROTO_NETDEV = 5
+NFPROTO_IPV6 = 10
+"""What a table is for."""
+
+NF_DROP, NF_ACCEPT, NFT_GOTO, NFT_RETURN = 0, 1, -4, -5
+"""Verdicts."""
+
+LINK, NETWORK, TRANSPORT = 0, 1, 2
+"""Where the offset of a payload begins."""
+
+META_MARK = 3
+META_NFPROTO = 15
+META_L4PROTO = 16
+
+FIRST = 1
+"""NFT_REG_1, the register that everything is loaded to, and compared and looked up in."""
+
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTABLES = 7
+_BATCH_BEGIN, _BATCH_END = 16, 17
+SUBSYSTEM = 10
+(
+    NEWTABLE,
+    GETTABLE,
+    DELTABLE,
+    NEWCHAIN,
+    GETCHAIN,
+    DELCHAIN,
+    NEWRULE,
+    GETRULE,
+    DELRULE,
+    NEWSET,
+    GETSET,
+    DELSET,
+    NEWSETELEM,
+    GETSETELEM,
+    DELSETELEM,
+    NEWGEN,
+    GETGEN,
+) = (SUBSYSTEM << 8 | number for number in range(17))
+
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
+RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
+SET_TABLE, SET_NAME = 1, 2
+ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS_LIST = 1, 2, 3
+LIST_ELEMENT = 1
+_SET_FLAG_CONCAT = 0x80
+_COMMENT = 0
+"""NFTNL_UDATA_RULE_COMMENT: what nft shows as a rule's comment (libnftnl, udata.h)."""
+
+GENERIC = struct.Struct(">BBH")
+"""struct nfgenmsg: family, version, resource."""
+_SIZE = 1 << 17
+_PATIENCE = struct.pack("@ll", 10, 0)
+
+
+class Hook(NamedTuple):
+    """Where the kernel calls a chain: NF_INET_… or ingress, and a priority; `device` for ingress."""
+
+    number: int
+    priority: int
+    device: str = ""
+
+
+def text(kind: int, value: str) -> bytes:
+    """Write a string attribute."""
+    return netlink.encode_text(kind, value)
+
+
+def number(kind: int, value: int) -> bytes:
+    """Write a 32-bit attribute in network byte order, as all of nf_tables is."""
+    return netlink.encode_attribute(kind, (value & 0xFFFFFFFF).to_bytes(4, "big"))
+
+
+def message(kind: int, family: int, *attributes: bytes, flags: int = 0) -> Request:
+    """Write a request about tables of a family."""
+    return Request(kind, flags, GENERIC.pack(family, 0, 0) + b"".join(attributes))
+
+
+def new_table(family: int, table: str) -> Request:
+    """Have a table."""
+    return message(NEWTABLE, family, text(1, table), flags=netlink.NLM_F_CREATE)
+
+
+def delete_table(family: int, table: str) -> Request:
+    """Take a table away, with all that is in it."""
+    return message(DELTABLE, family, text(1, table))
+
+
+def new_chain(family: int, table: str, name: str, kind: str = "", hook: Hook | None = None) -> Request:
+    """Have a chain; with a hook one that the kernel calls, of a kind such as "filter", which accepts at its end."""
+    attributes = chain_attributes(table, name, kind, hook)
+    return message(NEWCHAIN, family, *attributes, flags=netlink.NLM_F_CREATE)
+
+
+def chain_attributes(table: str, name: str, kind: str = "", hook: Hook | None = None) -> tuple[bytes, ...]:
+    """Return what a chain is made of."""
+    named = (text(CHAIN_TABLE, table), text(CHAIN_NAME, name))
+    if hook is None:
+        return named
+    place = [number(1, hook.number), number(2, hook.priority)]
+    if hook.device:
+        place.append(text(3, hook.device))
+    return (*named, netlink.encode_nested(CHAIN_HOOK, *place), number(CHAIN_POLICY, NF_ACCEPT), text(CHAIN_TYPE, kind))
+
+
+def delete_chain(family: int, table: str, name: str) -> Request:
+    """Take a chain away, with its rules."""
+    return message(DELCHAIN, family, text(CHAIN_TABLE, table), text(CHAIN_NAME, name))
+
+
+def flush_chain(family: int, table: str, name: str) -> Request:
+    """Take all rules out of a chain."""
+    return message(DELRULE, family, text(RULE_TABLE, table), text(RULE_CHAIN, name))
+
+
+def append_rule(family: int, table: str, chain: str, *expressions: bytes, comment: str = "") -> Request:
+    """Put a rule at the end of a chain."""
+    attributes = [
+        text(RULE_TABLE, table),
+        text(RULE_CHAIN, chain),
+        netlink.encode_nested(RULE_EXPRESSIONS, *expressions),
+    ]
+    if comment:
+        said = comment.encode() + b"\0"
+        attributes.append(netlink.encode_attribute(RULE_USERDATA, bytes((_COMMENT, len(said))) + said))
+    return message(NEWRULE, family, *attributes, flags=netlink.NLM_F_CREATE | netlink.NLM_F_APPEND)
+
+
+def new_set(family: int, table: str, name: str, lengths: Sequence[int], key_type: int) -> Request:
+    """Have a set whose keys are values of these lengths, in bytes, one after the other.
+
+    `key_type` is only what nft takes to show the keys: libnftables' numbers of types, 6 bits each.
+    """
+    attributes = (
+        text(SET_TABLE, table),
+        text(SET_NAME, name),
+        number(3, _SET_FLAG_CONCAT if len(lengths) > 1 else 0),
+        number(4, key_type),
+        number(5, sum(lengths)),
+        # Unique within a batch; nothing of ours refers to a set but by name.
+        number(10, sum(name.encode())),
+    )
+    return message(NEWSET, family, *attributes, flags=netlink.NLM_F_CREATE)
+
+
+def change_elements(kind: int, family: int, table: str, name: str, keys: Sequence[bytes]) -> Request:
+    """Have elements in a set (NEWSETELEM) or take them out of it (DELSETELEM); at most 1,000 at a time."""
+    listed = [
+        netlink.encode_nested(LIST_ELEMENT, netlink.encode_nested(1, netlink.encode_attribute(1, key))) for key in keys
+    ]
+    attributes = (
+        text(ELEMENTS_TABLE, table),
+        text(ELEMENTS_SET, name),
+        netlink.encode_nested(ELEMENTS_LIST, *listed),
+    )
+    return message(kind, family, *attributes, flags=netlink.NLM_F_CREATE if kind == NEWSETELEM else 0)
+
+
+def load(base: int, offset: int, length: int, register: int = FIRST) -> bytes:
+    """Load bytes of the packet; a rule ends without effect where the packet is shorter."""
+    return expression("payload", number(1, register), number(2, base), number(3, offset), number(4, length))
+
+
+def load_meta(key: int) -> bytes:
+    """Load what is known of the packet beside its bytes."""
+    return expression("meta", number(1, FIRST), number(2, key))
+
+
+def mask(value: bytes, register: int = FIRST) -> bytes:
+    """Take the loaded bytes as far as this mask has bits."""
+    zeros = bytes(len(value))
+    return expression(
+        "bitwise",
+        number(1, register),
+        number(2, register),
+        number(3, len(value)),
+        netlink.encode_nested(4, netlink.encode_attribute(1, value)),
+        netlink.encode_nested(5, netlink.encode_attribute(1, zeros)),
+    )
+
+
+def compare(value: bytes, *, equal: bool = True) -> bytes:
+    """Go on only if the loaded bytes are, or are not, these."""
+    data = netlink.encode_nested(3, netlink.encode_attribute(1, value))
+    return expression("cmp", number(1, FIRST), number(2, 0 if equal else 1), data)
+
+
+def look_up(name: str) -> bytes:
+    """Go on only if the loaded bytes are in a set."""
+    return expression("lookup", text(1, name), number(2, FIRST))
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    """End with a verdict."""
+    target = (text(2, chain),) if chain else ()
+    data = netlink.encode_nested(2, netlink.encode_nested(2, number(1, code), *target))
+    return expression("immediate", number(1, 0), data)
+
+
+def counter() -> bytes:
+    """Count what comes here."""
+    return expression("counter")
+
+
+def expression(name: str, *attributes: bytes) -> bytes:
+    """Write any expression as the element of a rule."""
+    data = (netlink.encode_nested(2, *attributes),) if attributes else ()
+    return netlink.encode_nested(LIST_ELEMENT, text(1, name), *data)
+
+
+class NfTables:
+    """A socket to nf_tables, of the network namespace that the calling thread is in when it is opened."""
+
+    def __init__(self) -> None:
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _PATIENCE)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+        self.port: int = self._socket.getsockname()[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def execute(self, requests: Sequence[Request], operation: str) -> None:
+        """Carry out all requests or none. Raises KernelError."""
+        mark = GENERIC.pack(0, 0, SUBSYSTEM)
+        batch = [Request(_BATCH_BEGIN, 0, mark), *requests, Request(_BATCH_END, 0, mark)]
+        first = self._sequence + 1
+        self._sequence += len(batch)
+        # The answer to the last request tells that all are through; the kernel answers those that fail besides.
+        last = len(batch) - 2
+        data = b"".join(
+            netlink.encode_request(request, first + index, netlink.NLM_F_ACK if index == last else 0)
+            for index, request in enumerate(batch)
+        )
+        self._send(data)
+        for answer in self._answers(first):
+            errno, said = netlink.decode_error(answer)
+            if errno:
+                raise KernelError(errno, operation, said or os.strerror(errno))
+            if answer.sequence == first + last:
+                return
+
+    def dump(self, request: Request, decode: Callable[[Message], Entry]) -> list[Entry]:
+        """Read all that there is of a kind; what lies in a table that is not there is nothing. Raises KernelError."""
+        while True:
+            self._sequence += 1
+            self._send(netlink.encode_request(request, self._sequence, netlink.NLM_F_DUMP))
+            found, interrupted = [], False
+            for answer in self._answers(self._sequence):
+                interrupted |= bool(answer.flags & netlink.NLM_F_DUMP_INTR)
+                if answer.kind in {netlink.NLMSG_DONE, netlink.NLMSG_ERROR}:
+                    errno, said = netlink.decode_error(answer)
+                    if errno and errno not in errnos.ABSENT:
+                        raise KernelError(errno, "read nf_tables", said or os.strerror(errno))
+                    break
+                found.append(decode(answer))
+            if not interrupted:
+                return found
+
+    def holds(self, family: int, table: str, wanted: Sequence[Request]) -> bool:
+        """Say whether a table holds just these chains and rules, each chain's in this order. Raises KernelError."""
+        chains = self.dump(message(GETCHAIN, family), _payload)
+        rules = self.dump(message(GETRULE, family, text(RULE_TABLE, table)), _payload)
+        for kind, name, have in ((NEWCHAIN, CHAIN_NAME, chains), (NEWRULE, RULE_CHAIN, rules)):
+            ours = [one for one in have if _text_at(one, CHAIN_TABLE) == table]
+            want = [memoryview(request.payload)[GENERIC.size :] for request in wanted if request.kind == kind]
+            # Sorting is stable: what is in one chain keeps its order.
+            for group in (ours, want):
+                group.sort(key=lambda one, name=name: _text_at(one, name))  # type: ignore[misc]
+            if len(ours) != len(want) or not all(map(_covers, ours, want)):
+                return False
+        return True
+
+    def read(self, request: Request) -> Message | None:
+        """Read one thing; None where there is none. Raises KernelError."""
+        self._sequence += 1
+        self._send(netlink.encode_request(request, self._sequence))
+        answer = next(self._answers(self._sequence))
+        if answer.kind != netlink.NLMSG_ERROR:
+            return answer
+        errno, said = netlink.decode_error(answer)
+        if errno in errnos.ABSENT:
+            return None
+        raise KernelError(errno, "read nf_tables", said or os.strerror(errno))
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise KernelError(error.errno or 0, "send to nf_tables", error.strerror or "") from error
+
+    def _answers(self, first: int) -> Iterator[Message]:
+        """Return the answers to requests from this sequence number on."""
+        while True:
+            for answer in netlink.decode_messages(memoryview(self._socket.recv(_SIZE))):
+                if answer.sequence >= first:
+                    yield answer
+
+
+def has_nf_tables() -> bool:
+    """Say whether this kernel has nf_tables and lets us use it."""
+    try:
+        with NfTables() as opened:
+            return opened.read(message(GETGEN, 0)) is not None
+    except OSError:
+        return False
+
+
+def _payload(answer: Message) -> memoryview:
+    return answer.payload[GENERIC.size :]
+
+
+def _text_at(payload: memoryview, kind: int) -> str:
+    value = netlink.decode_attributes(payload).get(kind)
+    return "" if value is None else netlink.decode_text(value)
+
+
+def _covers(have: memoryview, want: memoryview) -> bool:
+    """Say whether what the kernel holds is what was wanted of it; it tells more, such as handles and counters.
+
+    Lists are attributes of one kind: as many there as here, and each in its place.
+    """
+    told: dict[int, list[memoryview]] = {}
+    for kind, _, value in netlink.walk_attributes(have):
+        told.setdefault(kind, []).append(value)
+    places: dict[int, int] = {}
+    for kind, nested, value in netlink.walk_attributes(want):
+        place = places.get(kind, 0)
+        places[kind] = place + 1
+        others = told.get(kind, [])
+        if place >= len(others):
+            return False
+        if not (_covers(others[place], value) if nested else others[place] == value):
+            return False
+    return all(len(told[kind]) == count for kind, count in places.items())

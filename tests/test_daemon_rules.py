@@ -1,0 +1,216 @@
+"""The rules as the real daemon keeps them: written, restored, the same over restarts."""
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from pyroute2 import IPRoute
+
+from flanneld_py.kernel.nf_tables import NFNLGRP_NFTABLES
+from tests.test_daemon import HUB, cluster, empty_cluster
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
+
+__all__ = ["cluster", "empty_cluster"]
+
+NFTABLES = '{"Network":"10.5.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}'
+ECHO_PORT = 7000
+
+
+def run(node, *words, text=None):
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"no {words[0]}: apt-get install {words[0]}")
+    done = node.namespace.run(lambda: subprocess.run(words, check=False, capture_output=True, text=True, input=text))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rules_of(node):
+    """All there is, with the handles that tell a rule from one that was made anew."""
+    return run(node, "nft", "-a", "list", "ruleset")
+
+
+@pytest.fixture
+def nft_node(cluster):
+    cluster.set_config(NFTABLES)
+    return cluster.add_node()
+
+
+def test_what_others_change_is_restored_as_soon_as_the_kernel_tells(nft_node):
+    daemon = nft_node.start("--ip-masq", "--iptables-resync=1h").is_ready()
+    assert daemon.subnet_env["FLANNEL_IPMASQ"] == "true"
+    whole = run(nft_node, "nft", "list", "ruleset")
+    assert "masquerade" in whole
+    for damage in ("flush ruleset", "flush chain ip flannel-ipv4 postrtg", "add rule ip flannel-ipv4 forward drop"):
+        run(nft_node, "nft", "-f", "-", text=damage)
+        wait_until(lambda: run(nft_node, "nft", "list", "ruleset") == whole)
+    daemon.says("traffic rules restored: by=nftables")
+
+
+def test_iptables_is_looked_at_each_resync(cluster):
+    node = cluster.add_node()
+    run(node, "iptables", "--version")
+    node.start("--ip-masq", "--iptables-resync=100ms").is_ready()
+    assert "MASQUERADE --random-fully" in run(node, "iptables-save", "-t", "nat")
+    assert "FLANNEL-FWD" in run(node, "iptables-save", "-t", "filter")
+    run(node, "iptables", "-t", "nat", "-F")
+    wait_until(lambda: "MASQUERADE --random-fully" in run(node, "iptables-save", "-t", "nat"))
+
+
+def test_the_former_way_is_left_when_the_configuration_asks_for_another(cluster):
+    node = cluster.add_node()
+    run(node, "iptables", "--version")
+    node.start("--ip-masq").is_ready().stop()
+    cluster.set_config(NFTABLES)
+    daemon = node.start("--ip-masq").is_ready()
+    daemon.says("traffic rules removed: by=iptables")
+    assert "FLANNEL" not in run(node, "iptables-save")
+    assert "table ip flannel-ipv4" in rules_of(node)
+    daemon.stop()
+    cluster.set_config(NFTABLES.replace("true", "false"))
+    node.start("--ip-masq").is_ready().says("traffic rules removed: by=nftables")
+    assert "flannel-ipv4" not in rules_of(node)
+
+
+def test_rules_are_the_same_after_restarts_beside_a_foreign_table_and_nothing_is_written(nft_node):
+    run(nft_node, "nft", "-f", "-", text="table ip other { chain c { type filter hook forward priority 0; }; }")
+    nft_node.start("--ip-masq").is_ready()
+    before = rules_of(nft_node)
+
+    def listen():
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+        opened.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+        return opened
+
+    with nft_node.namespace.run(listen) as told:
+        for _ in range(3):
+            nft_node.daemons[-1].stop()
+            nft_node.start("--ip-masq", "--resync-interval=20ms", "--iptables-resync=20ms").is_ready()
+        daemon = nft_node.daemons[-1]
+        wait_until(lambda: count(daemon, "flanneld_reconcile_duration_seconds_count") > 100)
+        with pytest.raises(BlockingIOError):
+            told.recv(4096, socket.MSG_DONTWAIT)
+    assert rules_of(nft_node) == before
+
+
+def count(daemon, name):
+    _, page = daemon.ask("/metrics")
+    return next((float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"{name} ")), 0.0)
+
+
+def test_who_else_drops_forwarded_packets_is_named(nft_node):
+    text = "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; reject; }; }"
+    run(nft_node, "nft", "-f", "-", text=text)
+    run(
+        nft_node,
+        "nft",
+        "-f",
+        "-",
+        text="table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
+    )
+    daemon = nft_node.start().is_ready()
+    daemon.says("by=nftables chain inet firewalld filter_FORWARD")
+    daemon.says("remedy=firewall-cmd --permanent --zone=trusted --add-source=10.5.0.0/16")
+    daemon.says("by=nftables chain ip filter FORWARD reason=its policy is drop")
+
+
+def test_a_blackhole_lies_behind_the_own_subnet(cluster):
+    node = cluster.add_node()
+
+    def blackholes():
+        return [
+            (route.get_attr("RTA_DST"), route["dst_len"], route.get_attr("RTA_PRIORITY"))
+            for route in node.do(lambda ipr: list(ipr.get_routes(family=2, table=254)))
+            if route["type"] == 6
+        ]
+
+    daemon = node.start("--ip-blackhole-route").is_ready()
+    own = daemon.key.partition("-")[0]
+    assert blackholes() == [(own, 24, 0xFFFFFFFF)]
+    daemon.stop()
+    assert blackholes()
+    node.start().is_ready()
+    assert blackholes() == []
+
+
+def test_no_connection_of_a_pod_is_lost_over_ten_restarts(nft_node, make_namespace):
+    node, cluster = nft_node, nft_node.cluster
+    daemon = node.start("--ip-masq").is_ready()
+    pod = make_pod(node, make_namespace(), daemon.subnet_env["FLANNEL_SUBNET"])
+    server = cluster.namespace.run(socket.create_server, (HUB, ECHO_PORT))
+    seen = set()
+
+    def serve():
+        while True:
+            try:
+                connection, peer = server.accept()
+            except OSError:
+                return
+            seen.add(peer[0])
+            threading.Thread(target=echo, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    lasting = pod.run(socket.create_connection, (HUB, ECHO_PORT), 5)
+    made, stop = [], threading.Event()
+
+    def connect_again_and_again():
+        while not stop.is_set():
+            with pod.run(socket.create_connection, (HUB, ECHO_PORT), 5) as connection:
+                ask(connection)
+            made.append(time.monotonic())
+
+    asking = threading.Thread(target=connect_again_and_again)
+    asking.start()
+    try:
+        for _ in range(10):
+            node.daemons[-1].stop()
+            node.start("--ip-masq").is_ready()
+            ask(lasting)
+            assert asking.is_alive()
+    finally:
+        stop.set()
+        asking.join()
+        lasting.close()
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+    assert seen == {node.address}
+    assert len(made) > 100
+
+
+def echo(connection):
+    with connection:
+        while data := connection.recv(100):
+            connection.sendall(data)
+
+
+def ask(connection):
+    connection.sendall(b"still there?")
+    assert connection.recv(100) == b"still there?"
+
+
+def make_pod(node, namespace, subnet):
+    """A pod as the plugin wires one: its only way leads over the bridge's address, the node forwards."""
+    gateway = subnet.partition("/")[0]
+    address = f"{gateway.rpartition('.')[0]}.10"
+
+    def near():
+        with IPRoute() as ipr:
+            ipr.link("add", ifname="cni0", kind="veth", peer={"ifname": "eth0", "net_ns_fd": namespace.path})
+            index = ipr.link_lookup(ifname="cni0")[0]
+            ipr.addr("add", index=index, address=gateway, prefixlen=24)
+            ipr.link("set", index=index, state="up")
+
+    def far():
+        with IPRoute() as ipr:
+            index = ipr.link_lookup(ifname="eth0")[0]
+            ipr.addr("add", index=index, address=address, prefixlen=24)
+            ipr.link("set", index=index, state="up")
+            ipr.route("add", dst="0.0.0.0/0", gateway=gateway)
+
+    node.namespace.run(near)
+    namespace.run(far)
+    return namespace
