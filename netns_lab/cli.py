@@ -13,7 +13,7 @@ from netns_lab import commands
 from netns_lab.bench.arguments import add_bench_arguments
 from netns_lab.boundary import INTERRUPTED, heed_signals
 from netns_lab.errors import EXIT_FAILED, LabError
-from netns_lab.topology import NAME
+from netns_lab.topology import IPV4, IPV6, NAME
 
 LAB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 Arguments = argparse.Namespace
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("up", commands.run_up, "make a lab"),
         add("demo", commands.run_demo, "make a lab, ping all pairs of pods, explain one node, remove it"),
     ):
-        command.add_argument("topology", nargs="?", metavar="TOPOLOGY.toml", help="default: three nodes, two pods each")
+        _add_topology_arguments(command)
     add("down", commands.run_down, "end a lab and remove all of it")
     execute = add("exec", commands.run_exec, "run a command in a node, a pod, the router or etcd")
     execute.add_argument("place", metavar="NODE|POD")
@@ -71,6 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_bench_arguments(add("bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
     _add_pod_verbs(verbs.add_parser("pod", help="add or delete a pod", description="add or delete a pod"))
     return parser
+
+
+def _add_topology_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("topology", nargs="?", metavar="TOPOLOGY.toml", help="default: three nodes, two pods each")
+    command.add_argument("--backend", metavar="NAME", help="vxlan, host-gw, …: in place of the topology's")
+    families = command.add_mutually_exclusive_group()
+    for flag, value, text in (("--ipv6", (IPV6,), "IPv6 only"), ("--dual", (IPV4, IPV6), "both families")):
+        families.add_argument(flag, dest="families", action="store_const", const=value, help=f"{text}, underlay too")
 
 
 def _add_pod_verbs(pod: argparse.ArgumentParser) -> None:

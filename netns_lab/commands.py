@@ -3,6 +3,7 @@
 The modules that build a lab are imported where they are used: `exec` and `ping` should start at once.
 """
 
+import json
 import os
 import signal
 import time
@@ -16,7 +17,8 @@ from netns_lab.folder import INSIDE, LabFolder, labs_folder
 from netns_lab.names import addresses, find_place, node_end_points, pod_end_points, substitute
 from netns_lab.pods import add_pod, delete_pod, find_pod, read_pods
 from netns_lab.processes import execute
-from netns_lab.topology import Topology, default_topology, parse_topology
+from netns_lab.topology import Topology, default_topology, load_topology, parse_topology
+from netns_lab.variation import vary
 
 DEFAULT_LAB = "default"
 
@@ -27,7 +29,7 @@ def run_up(arguments: Namespace) -> int:
 
     folder = _lab_folder(arguments.lab or DEFAULT_LAB)
     say = Progress()
-    bring_up(folder, topology_text(arguments.topology), say).let_go()
+    bring_up(folder, topology_values(arguments), say).let_go()
     say(f"the lab is up in {folder.root}; netns-lab down removes it")
     return EXIT_OK
 
@@ -45,7 +47,7 @@ def run_demo(arguments: Namespace) -> int:
     from netns_lab.demo import demonstrate
 
     folder = _lab_folder(arguments.lab or f"demo-{os.getpid()}")
-    return demonstrate(folder, topology_text(arguments.topology), Progress())
+    return demonstrate(folder, topology_values(arguments), Progress())
 
 
 def run_exec(arguments: Namespace) -> int:
@@ -96,7 +98,7 @@ def run_pod_add(arguments: Namespace) -> int:
             raise UsageError(f"{arguments.name} is there already")
         node = topology.find_node(arguments.node)
         pod = add_pod(folder, arguments.name, node)
-        print(f"{pod.name} on {pod.node} has {pod.address}")
+        print(f"{pod.name} on {pod.node} has {' and '.join(pod.addresses)}")
         return EXIT_OK
 
     return inside(arguments, work)
@@ -123,7 +125,7 @@ def inside(arguments: Namespace, work: Callable[[LabFolder, Topology], int]) -> 
     """Run `work` inside the lab that the arguments name. Raises NoLabError."""
     folder = _lab_folder(arguments.lab or DEFAULT_LAB)
     holder = read_holder(folder)
-    topology = parse_topology(folder.topology.read_text())
+    topology = parse_topology(json.loads(folder.topology.read_text()))
     return run_inside(holder, lambda: work(LabFolder(INSIDE), topology))
 
 
@@ -131,8 +133,16 @@ def _lab_folder(name: str) -> LabFolder:
     return LabFolder(labs_folder(os.environ, os.geteuid()) / name)
 
 
-def topology_text(file: str | None) -> str:
-    """Return the text of a topology file, or of the package's own. Raises UsageError."""
+def topology_values(arguments: Namespace) -> dict[str, object]:
+    """Return the values of a topology file, or of the package's own, as the arguments change them.
+
+    Raises UsageError and TopologyError.
+    """
+    values = load_topology(_topology_text(arguments.topology))
+    return vary(values, arguments.backend, arguments.families, whole=arguments.topology is None)
+
+
+def _topology_text(file: str | None) -> str:
     if file is None:
         return default_topology()
     try:

@@ -8,22 +8,22 @@ from netns_lab.explain import Cluster, explain, read_kernel
 from netns_lab.folder import INSIDE, LabFolder
 from netns_lab.matrix import EndPoint, ping_matrix
 from netns_lab.names import pod_end_points
-from netns_lab.node import read_subnet
+from netns_lab.node import read_subnets
 from netns_lab.places import node_place
 from netns_lab.pods import read_pods
 from netns_lab.report import show, show_matrix
 from netns_lab.topology import Topology, parse_topology
-from netns_lab.up import Say, bring_up, take_down
+from netns_lab.up import Say, TopologyValues, bring_up, take_down
 from netns_lab.waiting import wait_until
 
 ROUNDS = 5
 SETTLE_SECONDS = 5.0
 
 
-def demonstrate(folder: LabFolder, text: str, say: Say) -> int:
+def demonstrate(folder: LabFolder, values: TopologyValues, say: Say) -> int:
     """Make a lab, show that every pod reaches every other and by what, and remove it all, whatever happens."""
-    topology = parse_topology(text)
-    leash = bring_up(folder, text, say)
+    topology = parse_topology(values)
+    leash = bring_up(folder, values, say)
     try:
         return run_inside(leash.holder, lambda: present(topology, say))
     finally:
@@ -47,10 +47,9 @@ def present(topology: Topology, say: Say) -> int:
     say(f"every pod pings every other, {ROUNDS} times")
     status = show_matrix(end_points, ROUNDS)
     node = topology.nodes[0].name
-    subnets = {read_subnet(folder, node): node.name for node in topology.nodes}
     cluster = Cluster(
-        addresses={node.address.ip: node.name for node in topology.nodes},
-        subnets={subnet: name for subnet, name in subnets.items() if subnet is not None},
+        addresses={address.ip: node.name for node in topology.nodes for address in node.addresses},
+        subnets={subnet: node.name for node in topology.nodes for subnet in read_subnets(folder, node)},
     )
     show(f"\nWhat the kernel of {node} holds for this:")
     show(*(f"  {line}" for line in explain(read_kernel(node_place(node).network), cluster, node)))

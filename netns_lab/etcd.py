@@ -14,7 +14,7 @@ from netns_lab.namespaces import in_network
 from netns_lab.places import make_plain_place, plain_place
 from netns_lab.processes import Program, run_to_end
 from netns_lab.programs import find_etcd
-from netns_lab.topology import ETCD, ETCD_UNDERLAY, EtcdMember, Topology
+from netns_lab.topology import ETCD, EtcdMember, Topology
 from netns_lab.underlay import plug_in
 from netns_lab.waiting import wait_until
 
@@ -39,7 +39,7 @@ def start_etcd(folder: LabFolder, topology: Topology) -> None:
     make_plain_place(ETCD)
     place = plain_place(ETCD)
     addresses = [member.address for member in topology.etcd]
-    plug_in(ETCD, place.network, ETCD_UNDERLAY, addresses, topology.mtu)
+    plug_in(ETCD, place.network, topology.etcd_underlay, addresses, topology.mtu)
     etcd = str(find_etcd())
     help_text = run_to_end([etcd, "--help"], place, seconds=START_SECONDS)
     # A lab's data need not outlive the machine, and other work on its disk should not slow the lab down (3.5 or newer).

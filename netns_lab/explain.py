@@ -6,7 +6,7 @@ Reading is here at the bottom and thin; the sentences are pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from netns_lab.routes import Route, read_routes
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
     from pyroute2 import IPRoute
 
+    from netns_lab.routes import Address
+    from netns_lab.topology import Subnet
+
 AF_INET = 2
+AF_INET6 = 10
 NUD_PERMANENT = 0x80
 
 
@@ -27,7 +31,7 @@ class Entry:
     """A neighbour (key: an overlay address) or an FDB entry (value: an underlay address) of the tunnel device."""
 
     mac: str
-    address: IPv4Address
+    address: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +48,16 @@ class KernelView:
 class Cluster:
     """Whose addresses are whose: each node's underlay address and, where known, its subnet for pods."""
 
-    addresses: Mapping[IPv4Address, str]
-    subnets: Mapping[IPv4Network, str]
+    addresses: Mapping[Address, str]
+    subnets: Mapping[Subnet, str]
 
 
 def explain(view: KernelView, cluster: Cluster, node: str) -> list[str]:
     """Return the sentences about a node's overlay, in the order that a packet meets the tables."""
+    routes = [route for route in view.routes if route.destination in cluster.subnets]
     return [
-        *(
-            explain_route(route, view.devices, cluster, node)
-            for route in view.routes
-            if route.destination in cluster.subnets
-        ),
-        *explain_neighbours(view.neighbours, cluster),
+        *(explain_route(route, view.devices, cluster, node) for route in routes),
+        *explain_neighbours(view.neighbours, routes, cluster),
         *explain_fdb(view.fdb, cluster),
     ]
 
@@ -75,9 +76,9 @@ def explain_route(route: Route, devices: Mapping[int, str], cluster: Cluster, no
     return f"{rule}: pods of {owner}, through the tunnel"
 
 
-def explain_neighbours(neighbours: Iterable[Entry], cluster: Cluster) -> list[str]:
-    """One sentence for each neighbour on the tunnel device."""
-    owners = {subnet.network_address: name for subnet, name in cluster.subnets.items()}
+def explain_neighbours(neighbours: Iterable[Entry], routes: Iterable[Route], cluster: Cluster) -> list[str]:
+    """One sentence for each neighbour on the tunnel device: it is whose pods' route goes by way of it."""
+    owners = {route.gateway: cluster.subnets[route.destination] for route in routes}
     return [
         f"neighbour {entry.address} is at {entry.mac}: the tunnel end of {owners.get(entry.address, 'an unknown node')}"
         for entry in neighbours
@@ -100,8 +101,9 @@ def read_kernel(network: Path) -> KernelView:
         devices = {link["index"]: link.get("ifname") for link in netlink.get_links()}
         tunnels = {link["index"] for link in netlink.get_links(kind="vxlan")}
         neighbours = [
-            Entry(entry.get("lladdr"), IPv4Address(entry.get("dst")))
-            for entry in netlink.get_neighbours(family=AF_INET)
+            Entry(entry.get("lladdr"), ip_address(entry.get("dst")))
+            for family in (AF_INET, AF_INET6)
+            for entry in netlink.get_neighbours(family=family)
             if entry["ifindex"] in tunnels and entry["state"] & NUD_PERMANENT
         ]
         return KernelView(routes, tuple(neighbours), _read_fdb(netlink, tunnels), devices)
@@ -109,4 +111,4 @@ def read_kernel(network: Path) -> KernelView:
 
 def _read_fdb(netlink: IPRoute, tunnels: set[int]) -> tuple[Entry, ...]:
     found = ((entry.get("lladdr"), entry.get("dst")) for entry in netlink.fdb("dump") if entry["ifindex"] in tunnels)
-    return tuple(Entry(mac, IPv4Address(remote)) for mac, remote in found if remote is not None)
+    return tuple(Entry(mac, ip_address(remote)) for mac, remote in found if remote is not None)

@@ -42,8 +42,8 @@ class LabFolder:
 
     @property
     def topology(self) -> Path:
-        """The topology file that the lab was made from."""
-        return self.root / "topology.toml"
+        """The values of the topology file that the lab was made from."""
+        return self.root / "topology.json"
 
     @property
     def holder(self) -> Path:

@@ -14,8 +14,9 @@ from itertools import permutations
 from pathlib import Path
 from statistics import fmean
 
-from netns_lab.icmp import decode_echo_reply, encode_echo_request
+from netns_lab.icmp import decode_echo_reply, decode_echo_reply6, encode_echo_request, encode_echo_request6
 from netns_lab.namespaces import in_network
+from netns_lab.topology import IPV4, IPV6
 
 ROUND_SECONDS = 1.0
 PAYLOAD = bytes(range(56))  # as ping(8) sends
@@ -24,11 +25,16 @@ RECEIVE_SIZE = 65535
 
 @dataclass(frozen=True, slots=True)
 class EndPoint:
-    """Something that answers: its name, address and network namespace."""
+    """Something that answers: its name, one address of it, and its network namespace."""
 
     name: str
     address: str
     network: Path
+
+    @property
+    def family(self) -> int:
+        """The family of its address."""
+        return IPV6 if ":" in self.address else IPV4
 
 
 @dataclass(slots=True)
@@ -53,23 +59,32 @@ class Pair:
 
 
 def ping_matrix(end_points: Sequence[EndPoint], rounds: int) -> tuple[Pair, ...]:
-    """Return the results of all pairs; each round takes at most ROUND_SECONDS beyond its sending. Raises OSError."""
+    """Return the results of all pairs in one family; a round takes at most ROUND_SECONDS beyond its sending.
+
+    Raises OSError.
+    """
     pairs = {
         (source.name, destination.address): Pair(source, destination)
         for source, destination in permutations(end_points, 2)
+        if source.family == destination.family and source.name != destination.name
     }
     identifier = os.getpid() & 0xFFFF
     with ExitStack() as stack:
-        sockets = {end.name: stack.enter_context(open_echo_socket(end.network)) for end in end_points}
+        sockets = {
+            (end.name, end.family): stack.enter_context(open_echo_socket(end.network, end.family)) for end in end_points
+        }
         for sequence in range(1, rounds + 1):
             Round(sockets, pairs, identifier, sequence).run()
     return tuple(pairs.values())
 
 
-def open_echo_socket(network: Path) -> socket.socket:
+def open_echo_socket(network: Path, family: int) -> socket.socket:
     """Return a raw ICMP socket in that namespace, which never blocks. Raises OSError."""
     with in_network(network):
-        echo = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        if family == IPV4:
+            echo = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        else:
+            echo = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
     echo.setblocking(False)
     return echo
 
@@ -78,10 +93,14 @@ class Round:
     """One request for each pair, with its replies."""
 
     def __init__(
-        self, sockets: dict[str, socket.socket], pairs: dict[tuple[str, str], Pair], identifier: int, sequence: int
+        self,
+        sockets: dict[tuple[str, int], socket.socket],
+        pairs: dict[tuple[str, str], Pair],
+        identifier: int,
+        sequence: int,
     ) -> None:
         self.sockets = sockets
-        self.names = {echo.fileno(): name for name, echo in sockets.items()}
+        self.names = {echo.fileno(): key for key, echo in sockets.items()}
         self.pairs = pairs
         self.identifier = identifier
         self.sequence = sequence
@@ -98,10 +117,11 @@ class Round:
 
     def _send(self, key: tuple[str, str], pair: Pair) -> None:
         pair.sent += 1
-        request = encode_echo_request(self.identifier, self.sequence, PAYLOAD)
+        encode = encode_echo_request if pair.source.family == IPV4 else encode_echo_request6
+        request = encode(self.identifier, self.sequence, PAYLOAD)
         self.sent_at[key] = time.monotonic()
         try:
-            self.sockets[pair.source.name].sendto(request, (pair.destination.address, 0))
+            self.sockets[pair.source.name, pair.source.family].sendto(request, (pair.destination.address, 0))
         except OSError as error:
             pair.refusal = error.strerror
             del self.sent_at[key]
@@ -111,9 +131,11 @@ class Round:
         readable, _, _ = select.select(list(self.sockets.values()), [], [], seconds)
         now = time.monotonic()
         for echo in readable:
-            reply = decode_echo_reply(echo.recv(RECEIVE_SIZE))
+            name, family = self.names[echo.fileno()]
+            packet, sender = echo.recvfrom(RECEIVE_SIZE)
+            reply = decode_echo_reply(packet) if family == IPV4 else decode_echo_reply6(packet, sender[0])
             if reply is None or (reply.identifier, reply.sequence) != (self.identifier, self.sequence):
                 continue
-            key = (self.names[echo.fileno()], str(reply.source))
+            key = (name, str(reply.source))
             if key in self.sent_at:
                 self.pairs[key].round_trips.append(now - self.sent_at.pop(key))

@@ -12,7 +12,8 @@ from netns_lab.topology import ETCD, ROUTER, Topology
 
 def addresses(topology: Topology, pods: Iterable[Pod]) -> dict[str, str]:
     """Return the address that each name stands for: a node's in the underlay, a pod's in the overlay."""
-    return {node.name: str(node.address.ip) for node in topology.nodes} | {pod.name: pod.address for pod in pods}
+    by_node = {node.name: str(node.address.ip) for node in topology.nodes}
+    return by_node | {pod.name: pod.addresses[0] for pod in pods}
 
 
 def substitute(words: Sequence[str], by_name: Mapping[str, str]) -> list[str]:
@@ -32,9 +33,15 @@ def find_place(name: str, topology: Topology, pods: Iterable[Pod]) -> Place:
 
 def pod_end_points(pods: Iterable[Pod]) -> tuple[EndPoint, ...]:
     """All pods, for the ping matrix."""
-    return tuple(EndPoint(pod.name, pod.address, pod_place(pod.name, pod.node).network) for pod in pods)
+    return tuple(
+        EndPoint(pod.name, address, pod_place(pod.name, pod.node).network) for pod in pods for address in pod.addresses
+    )
 
 
 def node_end_points(topology: Topology) -> tuple[EndPoint, ...]:
     """All nodes in the underlay, for the ping matrix."""
-    return tuple(EndPoint(node.name, str(node.address.ip), node_place(node.name).network) for node in topology.nodes)
+    return tuple(
+        EndPoint(node.name, str(address.ip), node_place(node.name).network)
+        for node in topology.nodes
+        for address in node.addresses
+    )

@@ -1,7 +1,7 @@
 """A node: its namespaces, its uplink, and the daemon on it, ours or the one that the topology names."""
 
 import http.client
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import ip_interface
 from pathlib import Path
 
 from netns_lab.errors import LabError, WaitedInVainError
@@ -11,7 +11,7 @@ from netns_lab.namespaces import in_network
 from netns_lab.places import make_node_place, node_place
 from netns_lab.processes import Program
 from netns_lab.programs import find_program
-from netns_lab.topology import Node, Topology
+from netns_lab.topology import Node, Subnet, Topology
 from netns_lab.underlay import plug_in
 from netns_lab.waiting import wait_until
 
@@ -19,6 +19,7 @@ SUBNET_FILE = Path("flannel/subnet.env")  # under the node's /run
 HEALTH_PORT = 8081
 READY_SECONDS = 30.0
 CALL_SECONDS = 2.0
+SUBNET_KEYS = ("FLANNEL_SUBNET", "FLANNEL_IPV6_SUBNET")
 
 
 def daemon_program(folder: LabFolder, node: Node) -> Program:
@@ -31,21 +32,25 @@ def subnet_file(folder: LabFolder, node: Node) -> Path:
     return folder.node(node.name) / "run" / SUBNET_FILE
 
 
-def read_subnet(folder: LabFolder, node: Node) -> IPv4Network | None:
-    """Return the subnet that the node's pods get their addresses from; None if it has none yet."""
+def read_subnet_file(folder: LabFolder, node: Node) -> dict[str, str]:
+    """Return what the node's daemon has written for its pods; nothing if it has not yet."""
     try:
         lines = subnet_file(folder, node).read_text().splitlines()
     except FileNotFoundError:
-        return None
-    values = dict(line.partition("=")[::2] for line in lines)
-    subnet = values.get("FLANNEL_SUBNET")
-    return IPv4Interface(subnet).network if subnet else None
+        return {}
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+def read_subnets(folder: LabFolder, node: Node) -> tuple[Subnet, ...]:
+    """Return the subnets that the node's pods get their addresses from, IPv4 first; none if it has none yet."""
+    values = read_subnet_file(folder, node)
+    return tuple(ip_interface(values[key]).network for key in SUBNET_KEYS if values.get(key))
 
 
 def make_node(folder: LabFolder, topology: Topology, node: Node) -> None:
     """Make the node and plug it in; nothing runs on it yet."""
     make_node_place(node.name, folder.node(node.name) / "run")
-    plug_in(node.name, node_place(node.name).network, node.underlay, [node.address], topology.mtu)
+    plug_in(node.name, node_place(node.name).network, node.underlay, node.addresses, topology.mtu)
 
 
 def start_daemon(folder: LabFolder, topology: Topology, node: Node) -> None:

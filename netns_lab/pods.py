@@ -27,9 +27,9 @@ class Pod:
     result: cni.Json
 
     @property
-    def address(self) -> str:
-        """Its first address."""
-        return str(cni.result_addresses(self.result)[0].ip)
+    def addresses(self) -> tuple[str, ...]:
+        """Its addresses, IPv4 first; its name stands for the first."""
+        return tuple(str(address.ip) for address in cni.result_addresses(self.result))
 
     @property
     def attachment(self) -> cni.Attachment:

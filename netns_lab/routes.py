@@ -1,4 +1,4 @@
-"""The kernel's IPv4 routes, with the nexthop objects that they use; pyroute2 0.9 reads neither those nor RTA_NH_ID.
+"""The kernel's routes, with the nexthop objects that they use; pyroute2 0.9 reads neither those nor RTA_NH_ID.
 
 A small reader of rtnetlink dumps (include/uapi/linux/rtnetlink.h, nexthop.h) with a pure decoder.
 """
@@ -7,10 +7,11 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 
 from netns_lab.namespaces import in_network
+from netns_lab.topology import Subnet
 
 RTM_GETROUTE = 26
 RTM_GETNEXTHOP = 106
@@ -21,6 +22,8 @@ NLMSG_DONE = 3
 RT_TABLE_MAIN = 254
 
 NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
+ADDRESS_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
+
 RTATTR = struct.Struct("=HH")  # length, type
 RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 NHMSG = struct.Struct("=BBBBI")  # family, scope, protocol, reserved, flags
@@ -36,13 +39,14 @@ NHA_GATEWAY = 6
 RECEIVE_SIZE = 1 << 17
 
 Attributes = Mapping[int, bytes]
+Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
 class Nexthop:
     """A nexthop object."""
 
-    gateway: IPv4Address | None
+    gateway: Address | None
     ifindex: int | None
 
 
@@ -50,20 +54,24 @@ class Nexthop:
 class Route:
     """A route of the main table, its nexthop object (if it uses one) resolved."""
 
-    destination: IPv4Network
-    gateway: IPv4Address | None
+    destination: Subnet
+    gateway: Address | None
     ifindex: int | None
     protocol: int
     nexthop_id: int | None
 
 
 def read_routes(network: Path) -> tuple[Route, ...]:
-    """Return the main table in that network namespace, by destination. Raises OSError."""
+    """Return the main table in that network namespace, IPv4 first, by destination. Raises OSError."""
     with in_network(network), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        nexthops = decode_nexthops(dump(netlink, RTM_GETNEXTHOP, NHMSG.pack(socket.AF_INET, 0, 0, 0, 0)))
-        request = RTMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-        routes = [decode_route(payload, nexthops) for payload in dump(netlink, RTM_GETROUTE, request)]
-    return tuple(sorted((route for route in routes if route), key=lambda route: route.destination))
+        nexthops = decode_nexthops(dump(netlink, RTM_GETNEXTHOP, NHMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0)))
+        routes = [
+            decode_route(payload, nexthops)
+            for family in ADDRESS_SIZES
+            for payload in dump(netlink, RTM_GETROUTE, RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+        ]
+    found = (route for route in routes if route)
+    return tuple(sorted(found, key=lambda route: (route.destination.version, int(route.destination[0]))))
 
 
 def dump(netlink: socket.socket, kind: int, request: bytes) -> list[bytes]:
@@ -113,11 +121,11 @@ def decode_nexthops(payloads: list[bytes]) -> dict[int, Nexthop]:
 
 def decode_route(payload: bytes, nexthops: Mapping[int, Nexthop]) -> Route | None:
     """Return a route of the main table; None for one of another table."""
-    _, length, _, _, table, protocol, _, _, _ = RTMSG.unpack_from(payload)
+    family, length, _, _, table, protocol, _, _, _ = RTMSG.unpack_from(payload)
     if table != RT_TABLE_MAIN:
         return None
     attributes = decode_attributes(payload[RTMSG.size :])
-    destination = IPv4Network((attributes.get(RTA_DST, bytes(4)), length))
+    destination = ip_network((attributes.get(RTA_DST, bytes(ADDRESS_SIZES[family])), length))
     gateway, ifindex = _decode_address(attributes.get(RTA_GATEWAY)), _decode_number(attributes.get(RTA_OIF))
     nexthop_id = _decode_number(attributes.get(RTA_NH_ID))
     if nexthop_id is not None and nexthop_id in nexthops:
@@ -125,8 +133,8 @@ def decode_route(payload: bytes, nexthops: Mapping[int, Nexthop]) -> Route | Non
     return Route(destination, gateway, ifindex, protocol, nexthop_id)
 
 
-def _decode_address(raw: bytes | None) -> IPv4Address | None:
-    return IPv4Address(raw) if raw is not None else None
+def _decode_address(raw: bytes | None) -> Address | None:
+    return ip_address(raw) if raw is not None else None
 
 
 def _decode_number(raw: bytes | None) -> int | None:

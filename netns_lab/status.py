@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from netns_lab.etcd import is_healthy, member_program
 from netns_lab.folder import LabFolder
-from netns_lab.node import daemon_program, is_ready, read_subnet
+from netns_lab.node import daemon_program, is_ready, read_subnets
 from netns_lab.pods import Pod, read_pods
 from netns_lab.topology import Topology
 
@@ -25,8 +25,8 @@ class NodeStatus:
 
     name: str
     underlay: str
-    address: str
-    subnet: str | None
+    addresses: tuple[str, ...]
+    subnets: tuple[str, ...]
     pid: int | None
     ready: bool
     pods: tuple[Pod, ...]
@@ -55,13 +55,12 @@ def read_status(folder: LabFolder, topology: Topology) -> LabStatus:
     nodes = []
     for node in topology.nodes:
         pid = daemon_program(folder, node).pid()
-        subnet = read_subnet(folder, node)
         nodes.append(
             NodeStatus(
                 name=node.name,
                 underlay=node.underlay.name,
-                address=str(node.address.ip),
-                subnet=str(subnet) if subnet else None,
+                addresses=tuple(str(address.ip) for address in node.addresses),
+                subnets=tuple(map(str, read_subnets(folder, node))),
                 pid=pid,
                 ready=pid is not None and is_ready(folder, node),
                 pods=tuple(pod for pod in pods if pod.node == node.name),

@@ -1,7 +1,8 @@
 """What a lab consists of: complete immutable types, and the parser of the small TOML file that describes it.
 
 Pure. Addresses follow from the file: on each underlay subnet the router has the first address and the nodes,
-in the file's order, those from FIRST_HOST on; etcd has a subnet of its own behind the same router.
+in the file's order, those from FIRST_HOST on; etcd has a subnet of its own behind the same router. The underlay has
+the address families that the cluster's network has, and no other.
 """
 
 import re
@@ -9,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
 from itertools import chain, count, islice, product
 from string import ascii_lowercase
 from typing import TypeVar
@@ -23,29 +24,38 @@ FIRST_HOST = 11
 MTU_RANGE = range(576, 65536)
 NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")  # names become device names, which end at 15 characters (IFNAMSIZ)
 
+IPV4 = 4
+IPV6 = 6
+IPV6_UNDERLAY_PREFIX = 0xFD20 << 112
+"""fd20:0:0:N::/64 is the IPv6 subnet of the Nth underlay (RFC 4193, unique local)."""
+
+Subnet = IPv4Network | IPv6Network
+Interface = IPv4Interface | IPv6Interface
+
 T = TypeVar("T")
 KIND_NAMES = {int: "an integer", str: "a string", dict: "a table", list: "a list of words"}
 
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
-    """One subnet that uplinks lie in."""
+    """A layer 2 that uplinks are attached to, with its subnet in each family."""
 
     name: str
-    subnet: IPv4Network
+    subnets: tuple[Subnet, ...]
 
     @property
-    def gateway(self) -> IPv4Interface:
-        """The router's address in it."""
+    def gateways(self) -> tuple[Interface, ...]:
+        """The router's addresses in it."""
         return self.host(1)
 
-    def host(self, number: int) -> IPv4Interface:
-        """Return the address of that number, with the subnet's length."""
-        return IPv4Interface((self.subnet[number], self.subnet.prefixlen))
+    def host(self, number: int) -> tuple[Interface, ...]:
+        """Return the addresses of that number, with their subnets' lengths."""
+        return tuple(ip_interface((subnet[number], subnet.prefixlen)) for subnet in self.subnets)
 
 
-ETCD_UNDERLAY = Underlay("etcd-net", IPv4Network("192.0.2.0/24"))  # TEST-NET-1 (RFC 5737): nobody else's
-RESERVED_NAMES = frozenset({ROUTER, ETCD, ETCD_UNDERLAY.name})
+ETCD_NET = "etcd-net"
+ETCD_SUBNET = IPv4Network("192.0.2.0/24")  # TEST-NET-1 (RFC 5737): nobody else's
+RESERVED_NAMES = frozenset({ROUTER, ETCD, ETCD_NET})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +64,14 @@ class Node:
 
     name: str
     underlay: Underlay
-    address: IPv4Interface
+    addresses: tuple[Interface, ...]
     pods: tuple[str, ...]
     daemon: tuple[str, ...] | None
+
+    @property
+    def address(self) -> Interface:
+        """Its first address, which its name stands for."""
+        return self.addresses[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +79,21 @@ class EtcdMember:
     """One member of the etcd cluster."""
 
     name: str
-    address: IPv4Interface
+    address: Interface
 
     @property
     def client_url(self) -> str:
         """Where it serves clients."""
-        return f"http://{self.address.ip}:2379"
+        return f"http://{self._host}:2379"
 
     @property
     def peer_url(self) -> str:
         """Where it serves the other members."""
-        return f"http://{self.address.ip}:2380"
+        return f"http://{self._host}:2380"
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.address.ip}]" if self.address.version == IPV6 else str(self.address.ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,7 @@ class Topology:
     mtu: int
     underlays: tuple[Underlay, ...]
     nodes: tuple[Node, ...]
+    etcd_underlay: Underlay
     etcd: tuple[EtcdMember, ...]
     network: Mapping[str, object]
 
@@ -132,22 +152,43 @@ def default_topology() -> str:
     return resources.files("netns_lab").joinpath("default.toml").read_text()
 
 
-def parse_topology(text: str) -> Topology:
-    """Read a topology. Raises TopologyError, one line that begins with the key."""
+def load_topology(text: str) -> dict[str, object]:
+    """Read a topology file into plain values. Raises TopologyError."""
     try:
-        top = Table(tomllib.loads(text))
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TopologyError(f"not TOML: {error}") from error
+
+
+def parse_topology(values: Mapping[str, object]) -> Topology:
+    """Read a topology from the values of its file. Raises TopologyError, one line that begins with the key."""
+    top = Table(values)
     mtu = top.take("mtu", int, 1500)
     if mtu not in MTU_RANGE:
         raise top.wrong("mtu", f"must be {MTU_RANGE.start} to {MTU_RANGE.stop - 1}, not {mtu}")
     pods = _parse_pod_count(top, 1)
-    etcd = _parse_etcd(top)
-    underlays = _parse_underlays(top.table("underlay"))
-    nodes = _parse_nodes(top.table("nodes"), underlays, pods)
     network = top.take("network", dict)
+    families = families_of(network)
+    etcd_underlay = make_underlay(ETCD_NET, ETCD_SUBNET, 0, families)
+    etcd = _parse_etcd(top, etcd_underlay)
+    underlays = _parse_underlays(top.table("underlay"), families)
+    nodes = _parse_nodes(top.table("nodes"), underlays, pods)
     top.finish()
-    return Topology(mtu, underlays, nodes, etcd, network)
+    return Topology(mtu, underlays, nodes, etcd_underlay, etcd, network)
+
+
+def families_of(network: Mapping[str, object]) -> tuple[int, ...]:
+    """Return the address families of a cluster's configuration; the daemons complain if it has none."""
+    folded = {key.lower(): value for key, value in network.items()}
+    ipv6 = folded.get("enableipv6") is True
+    ipv4 = folded.get("enableipv4") is not False or not ipv6
+    return (IPV4,) * ipv4 + (IPV6,) * ipv6
+
+
+def make_underlay(name: str, subnet: IPv4Network, number: int, families: tuple[int, ...]) -> Underlay:
+    """Return an underlay of these families; `number` tells its IPv6 subnet from the others'."""
+    subnets: dict[int, Subnet] = {IPV4: subnet, IPV6: IPv6Network((IPV6_UNDERLAY_PREFIX | number << 64, 64))}
+    return Underlay(name, tuple(subnets[family] for family in families))
 
 
 def _parse_pod_count(table: Table, default: int) -> int:
@@ -157,7 +198,7 @@ def _parse_pod_count(table: Table, default: int) -> int:
     return pods
 
 
-def _parse_etcd(top: Table) -> tuple[EtcdMember, ...]:
+def _parse_etcd(top: Table, underlay: Underlay) -> tuple[EtcdMember, ...]:
     members = 1
     if "etcd" in top.left:
         table = top.table("etcd")
@@ -165,12 +206,12 @@ def _parse_etcd(top: Table) -> tuple[EtcdMember, ...]:
         table.finish()
         if members not in ETCD_SIZES:
             raise table.wrong("members", f"must be {' or '.join(map(str, ETCD_SIZES))}, not {members}")
-    hosts = hosts_of(ETCD_UNDERLAY)
-    return tuple(EtcdMember(f"etcd{number}", next(hosts)) for number in range(1, members + 1))
+    hosts = hosts_of(underlay)
+    return tuple(EtcdMember(f"etcd{number}", next(hosts)[0]) for number in range(1, members + 1))
 
 
-def _parse_underlays(table: Table) -> tuple[Underlay, ...]:
-    underlays: list[Underlay] = []
+def _parse_underlays(table: Table, families: tuple[int, ...]) -> tuple[Underlay, ...]:
+    subnets = {ETCD_NET: ETCD_SUBNET}
     for name in list(table.left):
         _check_name(table, name)
         text = table.take(name, str)
@@ -178,11 +219,14 @@ def _parse_underlays(table: Table) -> tuple[Underlay, ...]:
             subnet = IPv4Network(text)
         except ValueError as error:
             raise table.wrong(name, f"must be an IPv4 subnet such as 172.20.1.0/24: {error}") from error
-        for other in (*underlays, ETCD_UNDERLAY):
-            if subnet.overlaps(other.subnet):
-                raise table.wrong(name, f"{subnet} overlaps {other.name}, {other.subnet}")
-        underlays.append(Underlay(name, subnet))
-    return tuple(underlays)
+        for other, taken in subnets.items():
+            if subnet.overlaps(taken):
+                raise table.wrong(name, f"{subnet} overlaps {other}, {taken}")
+        subnets[name] = subnet
+    del subnets[ETCD_NET]
+    return tuple(
+        make_underlay(name, subnet, number, families) for number, (name, subnet) in enumerate(subnets.items(), 1)
+    )
 
 
 def _parse_nodes(table: Table, underlays: tuple[Underlay, ...], pods: int) -> tuple[Node, ...]:
@@ -198,11 +242,11 @@ def _parse_nodes(table: Table, underlays: tuple[Underlay, ...], pods: int) -> tu
         where = entry.take("underlay", str)
         if where not in by_name:
             raise entry.wrong("underlay", f"no underlay is named {where!r}; there are {', '.join(by_name)}")
-        address = next(hosts[where], None)
-        if address is None:
-            raise entry.wrong("underlay", f"{where} ({by_name[where].subnet}) is too small for so many nodes")
+        addresses = next(hosts[where], None)
+        if addresses is None:
+            raise entry.wrong("underlay", f"{where} ({by_name[where].subnets[0]}) is too small for so many nodes")
         node_pods = tuple(islice(names, _parse_pod_count(entry, pods)))
-        nodes.append(Node(name, by_name[where], address, node_pods, _parse_daemon(entry)))
+        nodes.append(Node(name, by_name[where], addresses, node_pods, _parse_daemon(entry)))
         entry.finish()
     for taken in (*by_name, *chain.from_iterable(node.pods for node in nodes)):
         if taken in table.known:
@@ -210,9 +254,10 @@ def _parse_nodes(table: Table, underlays: tuple[Underlay, ...], pods: int) -> tu
     return tuple(nodes)
 
 
-def hosts_of(underlay: Underlay) -> Iterator[IPv4Interface]:
+def hosts_of(underlay: Underlay) -> Iterator[tuple[Interface, ...]]:
     """Return the addresses for nodes, without the subnet's broadcast address."""
-    return (underlay.host(number) for number in range(FIRST_HOST, underlay.subnet.num_addresses - 1))
+    size = min(subnet.num_addresses for subnet in underlay.subnets)
+    return (underlay.host(number) for number in range(FIRST_HOST, size - 1))
 
 
 def _parse_daemon(entry: Table) -> tuple[str, ...] | None:

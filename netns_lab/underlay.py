@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 
 from netns_lab.namespaces import in_network
 from netns_lab.places import make_plain_place, plain_place
-from netns_lab.topology import ETCD_UNDERLAY, ROUTER, Topology, Underlay
+from netns_lab.topology import IPV6, ROUTER, Topology, Underlay
 
 if TYPE_CHECKING:
-    from ipaddress import IPv4Interface
+    from collections.abc import Iterable, Sequence
 
     from pyroute2 import IPRoute
 
+    from netns_lab.topology import Interface
+
 UPLINK = "eth0"
+IFA_F_NODAD = 0x02  # linux/if_addr.h: an IPv6 address is usable at once
 
 
 def open_netlink(network: Path) -> IPRoute:
@@ -37,21 +40,22 @@ def set_sysctl(network: Path, name: str, value: str) -> None:
 
 
 def build_router(topology: Topology) -> None:
-    """Make the router's namespace with a bridge, and so a connected route, for each subnet."""
+    """Make the router's namespace with a bridge, and so connected routes, for each underlay."""
     make_plain_place(ROUTER)
     router = plain_place(ROUTER).network
     set_sysctl(router, "ipv4/ip_forward", "1")
+    set_sysctl(router, "ipv6/conf/all/forwarding", "1")
     with open_netlink(router) as netlink:
         raise_loopback(netlink)
-        for underlay in (*topology.underlays, ETCD_UNDERLAY):
+        for underlay in (*topology.underlays, topology.etcd_underlay):
             netlink.link("add", ifname=underlay.name, kind="bridge", mtu=topology.mtu)
             bridge = netlink.link_lookup(ifname=underlay.name)[0]
-            _add_address(netlink, bridge, underlay.gateway)
+            _add_addresses(netlink, bridge, underlay.gateways)
             netlink.link("set", index=bridge, state="up")
 
 
-def plug_in(name: str, network: Path, underlay: Underlay, addresses: list[IPv4Interface], mtu: int) -> None:
-    """Give a namespace its eth0 in `underlay` with these addresses, and the router as its default gateway."""
+def plug_in(name: str, network: Path, underlay: Underlay, addresses: Sequence[Interface], mtu: int) -> None:
+    """Give a namespace its eth0 in `underlay` with these addresses, and the router as its default gateways."""
     with network.open("rb") as target, open_netlink(plain_place(ROUTER).network) as netlink:
         peer = {"ifname": UPLINK, "mtu": mtu, "net_ns_fd": target.fileno()}
         netlink.link("add", ifname=name, kind="veth", mtu=mtu, peer=peer)
@@ -61,10 +65,13 @@ def plug_in(name: str, network: Path, underlay: Underlay, addresses: list[IPv4In
     with open_netlink(network) as netlink:
         raise_loopback(netlink)
         uplink = netlink.link_lookup(ifname=UPLINK)[0]
-        for address in addresses:
-            _add_address(netlink, uplink, address)
+        _add_addresses(netlink, uplink, addresses)
         netlink.link("set", index=uplink, state="up")
-        netlink.route("add", dst="default", gateway=str(underlay.gateway.ip))
+        families = {address.version for address in addresses}
+        for gateway in underlay.gateways:
+            if gateway.version in families:
+                every = str(gateway.network.supernet(new_prefix=0))
+                netlink.route("add", dst=every, gateway=str(gateway.ip), oif=uplink)
 
 
 def raise_loopback(netlink: IPRoute) -> None:
@@ -72,11 +79,8 @@ def raise_loopback(netlink: IPRoute) -> None:
     netlink.link("set", index=netlink.link_lookup(ifname="lo")[0], state="up")
 
 
-def _add_address(netlink: IPRoute, index: int, address: IPv4Interface) -> None:
-    netlink.addr(
-        "add",
-        index=index,
-        address=str(address.ip),
-        prefixlen=address.network.prefixlen,
-        broadcast=str(address.network.broadcast_address),
-    )
+def _add_addresses(netlink: IPRoute, index: int, addresses: Iterable[Interface]) -> None:
+    for address in addresses:
+        network = address.network
+        extra = {"flags": IFA_F_NODAD} if address.version == IPV6 else {"broadcast": str(network.broadcast_address)}
+        netlink.addr("add", index=index, address=str(address.ip), prefixlen=network.prefixlen, **extra)

@@ -1,7 +1,7 @@
 """How a lab comes to be, in order, and how it ends."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from netns_lab.boundary import Holder, Leash, end_holder, read_holder, run_inside, start_holder
 from netns_lab.errors import EXIT_OK, LabError, NoLabError
@@ -13,19 +13,20 @@ from netns_lab.topology import Topology, parse_topology
 from netns_lab.underlay import build_router
 
 Say = Callable[[str], None]
+TopologyValues = Mapping[str, object]
 
 
 class BuildError(LabError):
     """The lab could not be built; what went wrong is said already."""
 
 
-def bring_up(folder: LabFolder, text: str, say: Say) -> Leash:
-    """Make the lab that the topology `text` describes. Whatever goes wrong, nothing of it is left."""
-    topology = parse_topology(text)
+def bring_up(folder: LabFolder, values: TopologyValues, say: Say) -> Leash:
+    """Make the lab that a topology file's values describe. Whatever goes wrong, nothing of it is left."""
+    topology = parse_topology(values)
     clear_ended(folder)
     folder.create()
     try:
-        folder.topology.write_text(text)
+        folder.topology.write_text(json.dumps(values))
         leash = start_holder(folder)
         require_built(run_inside(leash.holder, lambda: build(topology, say)))
     except BaseException:
@@ -84,4 +85,4 @@ def _build_pods(folder: LabFolder, topology: Topology, say: Say) -> None:
     for node in topology.nodes:
         for name in node.pods:
             pod = add_pod(folder, name, node)
-            say(f"{name} on {node.name} has {pod.address}")
+            say(f"{name} on {node.name} has {' and '.join(pod.addresses)}")

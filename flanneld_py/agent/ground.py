@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NO_LENGTH = -1
+"""No route has it, so none is ours for its length."""
+
 
 class GroundKeeper:
     """Our devices and our view of the host; `scope` says what is ours in the kernel, `ground` what peers depend on."""
@@ -52,18 +55,23 @@ class GroundKeeper:
         self._settings += [setting for device in devices.values() for setting in device.sysctls]
         self._blackholes = blackholes or {}
         self._told: set[str] = set()
-        self._follows_underlay = backend.follows_underlay
+        self._backend = backend
         self.scope = Scope(
             {},
             uplink,
             tuple(part.network for part in config.ranges),
-            tuple(part.subnet_len for part in config.ranges),
+            tuple(part.subnet_len if backend.adopts_routes else _NO_LENGTH for part in config.ranges),
             backend.nexthop_ids,
             has_nexthops,
         )
         self.ground = Ground({}, (), has_nexthops)
         self.device_is_new = False
         """Whether a device was made since the reconciler last took note: then nothing is on it yet."""
+
+    @property
+    def follows_underlay(self) -> bool:
+        """Whether the way to a peer depends on the host's routes."""
+        return self._backend.follows_underlay
 
     def mend_devices(self) -> bool:
         """Make or mend the devices and the host's settings; return whether a device had to be changed.
@@ -106,7 +114,7 @@ class GroundKeeper:
 
     def look_at_underlay(self) -> bool:
         """Read the host's own routes, if peers depend on them; return whether they are others. Raises KernelError."""
-        if not self._follows_underlay:
+        if not self.follows_underlay:
             return False
         routes = tuple(route for route in read_routes(self._sock) if not self.scope.owns(route))
         changed = routes != self.ground.routes

@@ -153,7 +153,11 @@ class OnDemand:
             self._note_nobodys(found)
         else:
             self._finder.follow(event.key)
-            self._send_queued(peer, concerned)
+            if peer.direct_only:
+                # What waits in the tunnel's queue cannot go there; what comes next takes the direct route.
+                self._refuse(concerned)
+            else:
+                self._send_queued(peer, concerned)
         # Several nodes may share what most often is one node's.
         self.take_misses([miss for miss in misses if not found.holds(miss.address)])
 

@@ -15,6 +15,8 @@ from flanneld_py.agent.driven_tables import DrivenTables
 from flanneld_py.agent.skipped_log import log_skipped
 from flanneld_py.agent.table_reader import TableReader
 from flanneld_py.agent.table_writer import TableWriter
+from flanneld_py.agent.unreachable import UnreachablePeers
+from flanneld_py.backends.backend import UnreachableError
 from flanneld_py.core.entries import Kind, entry_key, entry_kind
 from flanneld_py.core.plan import TableDiff, order, plan_change
 from flanneld_py.kernel.monitor import Change, Monitor
@@ -110,6 +112,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._next_resync = time.monotonic() + resync_interval
         self.leases = leases
+        self.unreachable = UnreachablePeers()
         self.retries = self._writer.retries
         self.counts = self._writer.counts
         self.grounded = asyncio.Event()
@@ -120,7 +123,7 @@ class Reconciler:
     def take_events(self, events: Sequence[LeaseEvent]) -> None:
         """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
         was_complete = self.leases.complete
-        for key, peers in self.leases.apply(events).items():
+        for key, peers in self._apply(events).items():
             # What a key had when the kernel last followed, however often it has changed since.
             self._former.setdefault(key, peers)
         log_skipped(self.leases.take_news())
@@ -129,9 +132,17 @@ class Reconciler:
         if self.leases.complete:
             self._wake.set()
 
+    def _apply(self, events: Sequence[LeaseEvent]) -> dict[str, tuple[Peer, ...]]:
+        followed_underlay = self._keeper.follows_underlay
+        former = self.leases.apply(events)
+        if self._keeper.follows_underlay and not followed_underlay:
+            self._dirty.add(Change.UNDERLAY)
+            self._wake.set()
+        return former
+
     def program(self, event: LeasePut) -> tuple[Peer, ...]:
         """Take over one lease and write its peers' entries at once, ahead of all else; return its peers."""
-        changed = {key: self._former.pop(key, former) for key, former in self.leases.apply((event,)).items()}
+        changed = {key: self._former.pop(key, former) for key, former in self._apply((event,)).items()}
         self._write_ahead(self._change_of(changed))
         return self.leases.peers.get(event.key, ())
 
@@ -283,8 +294,11 @@ class Reconciler:
         """Return what it means for the kernel that these keys had these peers, and have others now."""
         former = [peer for peers in formers.values() for peer in peers]
         current = [peer for key in formers for peer in self.leases.peers.get(key, ())]
-        shared = self._find_sharing(set(former).difference(current), formers)
-        return _EntryChange(self.desired(former), self.desired(current), self.desired(shared))
+        gone = set(former).difference(current)
+        shared = self._find_sharing(gone, formers)
+        change = _EntryChange(self.desired(former), self.desired(current), self.desired(shared))
+        self.unreachable.forget(gone)
+        return change
 
     def _find_sharing(self, gone: set[Peer], keys: Container[str]) -> list[Peer]:
         """Return the peers, of other keys, that have in common with peers that are gone what the kernel has but once.
@@ -305,9 +319,18 @@ class Reconciler:
         ]
 
     def desired(self, peers: Iterable[Peer]) -> list[Entry]:
-        """Return the entries that lead to peers."""
-        chosen, ground = list(peers), self._keeper.ground
-        return [entry for source in self._sources for peer in chosen for entry in source.desired(peer, ground)]
+        """Return the entries that lead to peers, and note which cannot be reached."""
+        ground = self._keeper.ground
+        entries: list[Entry] = []
+        for peer in peers:
+            try:
+                for source in self._sources:
+                    entries += source.desired(peer, ground)
+            except UnreachableError as error:
+                self.unreachable.note(peer, str(error))
+            else:
+                self.unreachable.forget((peer,))
+        return entries
 
     def _standing(self) -> list[Entry]:
         """Return the entries that belong to no peer."""

@@ -126,6 +126,7 @@ class NodeStatus:
             ],
             "peers": sum(map(len, reconciler.leases.peers.values())),
             "skipped": {**reconciler.leases.skipped, **reconciler.leases.rejected},
+            "unreachable": {str(peer.subnet): reason for peer, reason in reconciler.unreachable.items()},
             "failing": [
                 {
                     "entry": describe_entry(failure.operation.entry),

@@ -35,6 +35,10 @@ class Ground:
     has_nexthops: bool
 
 
+class UnreachableError(Exception):
+    """There is no way from this node to a peer; the message says why."""
+
+
 class EntrySource(Protocol):
     """What says which entries there should be. Whoever subclasses it wants none but what it says."""
 
@@ -42,7 +46,7 @@ class EntrySource(Protocol):
     """The drivers of those of its entries that are a `DrivenEntry`."""
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
-        """Return the entries that lead to a peer, or let it in."""
+        """Return the entries that lead to a peer, or let it in. Raises UnreachableError."""
         return ()
 
     def standing(self, ground: Ground) -> Sequence[Entry]:
@@ -61,7 +65,9 @@ class Backend(EntrySource, Protocol):
     claim_name: str
     """What no two daemons of one network namespace may use at once: the name of the device, or of the backend."""
     follows_underlay: bool = False
-    """Whether the way to a peer depends on the host's routes."""
+    """Whether the way to a peer depends on the host's routes; may become true when a peer is read."""
+    adopts_routes: bool = True
+    """Whether routes to peers that Go flannel or an operator has made are ours to change."""
     nexthop_ids: range = range(0)
     """The ids of the nexthop objects that are ours."""
 

@@ -14,18 +14,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.backends.backend import Backend
-from flanneld_py.core.entries import FdbEntry, Neighbour, Nexthop, Route
+from flanneld_py.backends.direct import RouteMaker, read_families, read_other_peers
+from flanneld_py.core.entries import FdbEntry, Neighbour
 from flanneld_py.core.errors import KernelError
-from flanneld_py.core.lease import LeaseAttrs, fold_keys
+from flanneld_py.core.lease import fold_keys
 from flanneld_py.core.network_config import boolean, integer
-from flanneld_py.core.nexthop_id import nexthop_id, nexthop_ids
+from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.peer import Peer, RefusedError
 from flanneld_py.core.prefix import IPV4, IPV6, host_prefix
-from flanneld_py.core.underlay import find_direct_device
+from flanneld_py.core.underlay import public_attrs
 from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
 from flanneld_py.kernel.link import read_link
-from flanneld_py.kernel.route import default_metric
 from flanneld_py.kernel.vxlan import OVERHEAD, has_vxlan, vxlan_options
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from flanneld_py.backends.backend import Ground
     from flanneld_py.core.entries import Entry
-    from flanneld_py.core.lease import Lease
+    from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.underlay import Uplink
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -43,11 +43,14 @@ log = logging.getLogger(__name__)
 _TYPE = "vxlan"
 _DEFAULT_VNI = 1
 _LARGEST_VNI = (1 << 24) - 1
+_PUBLISHED_VNI = 0xFFFF
+"""What Go flannel publishes, and can read, of a VNI."""
 _DEFAULT_PORT = 8472
 """What the kernel took before VXLAN had a number of its own (4789); Go flannel keeps it."""
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _CANONICAL_VTEP = re.compile(r'\{"VNI":(0|[1-9][0-9]{0,8}),"VtepMAC":"([^"\\]*)"\}')
 """What flannel daemons write: read so, it takes a third of the time that JSON does."""
+_LINK_LOCAL = 0xFE80 << 112
 _DEVICE_NAMES = {IPV4: "flannel", IPV6: "flannel-v6"}
 
 
@@ -64,7 +67,10 @@ class VxlanConfig:
 
 
 def parse_vxlan(config: NetworkConfig) -> Callable[[Uplink], VxlanBackend]:
-    """Read the Backend part of the configuration. Raises ConfigError."""
+    """Read the Backend part of the configuration; MacPrefix, which is for Windows, has no effect.
+
+    Raises ConfigError.
+    """
     fields = config.backend
     settings = VxlanConfig(
         vni=integer(fields, "VNI", default=_DEFAULT_VNI, low=0, high=_LARGEST_VNI),
@@ -81,10 +87,10 @@ class VxlanBackend(Backend):
     """vxlan for one network and one uplink."""
 
     def __init__(self, config: NetworkConfig, settings: VxlanConfig, uplink: Uplink) -> None:
-        self._config = config
         self._settings = settings
         self._uplink = uplink
         self._networks = {part.network.family: part.network for part in config.ranges}
+        self._routes = RouteMaker(config, settings.vni)
         self._macs: dict[int, bytes] = {}
         overhead = max(OVERHEAD[family] for family in self._networks)
         # The kernel gives no vxlan device more than its parent can carry.
@@ -109,19 +115,14 @@ class VxlanBackend(Backend):
         for family in self._networks:
             there = read_link(sock, self.device_name(family))
             self._macs[family] = pick_mac(data[family], there.mac if there else None, random_bytes)
-        uplink = self._uplink
-        return LeaseAttrs(
-            None if uplink.public_ip is None else int(uplink.public_ip),
-            None if uplink.public_ipv6 is None else int(uplink.public_ipv6),
-            _TYPE,
-            self._encode_data(IPV4),
-            self._encode_data(IPV6),
+        return public_attrs(self._uplink, _TYPE)._replace(
+            backend_data=self._encode_data(IPV4), backend_v6_data=self._encode_data(IPV6)
         )
 
     def _encode_data(self, family: int) -> str | None:
         if family not in self._macs:
             return None
-        return f'{{"VNI":{self._settings.vni},"VtepMAC":"{self._macs[family].hex(":")}"}}'
+        return f'{{"VNI":{self._settings.vni & _PUBLISHED_VNI},"VtepMAC":"{self._macs[family].hex(":")}"}}'
 
     def devices(self, lease: Lease) -> dict[int, Device]:
         """Return flannel.<VNI>, and flannel-v6.<VNI> for IPv6, each with the base address of our subnet."""
@@ -148,47 +149,43 @@ class VxlanBackend(Backend):
 
     def read_peers(self, lease: Lease) -> tuple[Peer, ...]:
         """Return another node's lease as peers; raise ValueError saying why it is none."""
-        attrs = lease.attrs
-        if attrs.backend_type != _TYPE:
-            raise RefusedError(
-                "other backend", f"its backend is {attrs.backend_type or 'udp'!r}, this node's is {_TYPE!r}"
-            )
-        peers = []
-        for subnet, public_ip, data, name in (
-            (lease.subnet, attrs.public_ip, attrs.backend_data, "PublicIP"),
-            (lease.ipv6_subnet, attrs.public_ipv6, attrs.backend_v6_data, "PublicIPv6"),
-        ):
-            if subnet is None or subnet.family not in self._networks:
-                continue
-            if public_ip is None:
-                raise ValueError(f"it has no {name}")
-            peers.append(Peer(subnet, public_ip, self._read_mac(data)))
-        return tuple(peers)
+        if lease.attrs.backend_type != _TYPE:
+            others = tuple(read_other_peers(lease, _TYPE, self._networks))
+            self.follows_underlay |= bool(others)
+            return others
+        return tuple(
+            Peer(subnet, public_ip, self._read_mac(data))
+            for subnet, public_ip, data in read_families(lease, self._networks)
+        )
 
     def _read_mac(self, data: str | None) -> bytes:
         vni, mac = read_vtep(data)
-        if vni != self._settings.vni:
+        if vni not in {self._settings.vni, self._settings.vni & _PUBLISHED_VNI}:
             raise RefusedError("other VNI", f"its VNI is {vni}, the network's is {self._settings.vni}")
         if mac in self._macs.values():
             raise RefusedError("own MAC", f"its VtepMAC {mac.hex(':')} is this node's own")
         return mac
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
-        """Return the kernel objects that lead to a peer: through the tunnel, or straight over the uplink."""
-        subnet, public_ip, mac, _ = peer
+        """Return the kernel objects that lead to a peer: through the tunnel, or straight over the uplink.
+
+        Raises UnreachableError.
+        """
+        if peer.direct_only:
+            return self._routes.direct_only(peer, ground)
+        direct = self._routes.direct(peer, ground) if self._settings.direct_routing else None
+        if direct is not None:
+            return direct
+        subnet, public_ip, mac = peer[:3]
         family = subnet.family
-        direct = find_direct_device(ground.routes, family, public_ip) if self._settings.direct_routing else 0
-        device = direct or ground.devices[family]
-        gateway = public_ip if direct else subnet.address
-        entries = () if direct else (FdbEntry(device, mac, family, public_ip), Neighbour(device, family, gateway, mac))
-        ident = nexthop_id(self._settings.vni, self._networks[family], subnet) if ground.has_nexthops else None
-        metric = default_metric(family)
-        if ident is None:
-            return (*entries, Route(subnet, metric, 0, gateway, device, onlink=not direct))
+        device = ground.devices[family]
+        # IPv6 refuses a gateway that a route over another device covers, onlink or not, unless it is link-local
+        # (net/ipv6/route.c, ip6_route_check_nh_onlink): the peer's own direct route, when it moves off our layer 2.
+        gateway = subnet.address if family == IPV4 else link_local(mac)
         return (
-            *entries,
-            Nexthop(ident, family, gateway, device, onlink=not direct),
-            Route(subnet, metric, ident, 0, 0, onlink=False),
+            FdbEntry(device, mac, family, public_ip),
+            Neighbour(device, family, gateway, mac),
+            *self._routes.route(subnet, gateway, device, ground, onlink=family == IPV4),
         )
 
 
@@ -236,3 +233,9 @@ def pick_mac(earlier: str | None, device: bytes | None, random_bytes: Callable[[
     first, *rest = random_bytes(6)
     # A locally administered unicast address (IEEE 802).
     return bytes((first & 0xFC | 0x02, *rest))
+
+
+def link_local(mac: bytes) -> int:
+    """Return the link-local address that an interface with this MAC gives itself (RFC 4291, appendix A)."""
+    identifier = bytes((mac[0] ^ 0x02, mac[1], mac[2], 0xFF, 0xFE, *mac[3:]))
+    return _LINK_LOCAL | int.from_bytes(identifier, "big")

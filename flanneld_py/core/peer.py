@@ -13,13 +13,15 @@ class Peer(NamedTuple):
     """A remote node in one address family: its subnet, and where and how its packets are sent.
 
     `public_ip` is an integer of the subnet's own family; `vtep_mac` is empty where the backend has none. `data` is what
-    else the backend read in the lease; it is hashable.
+    else the backend read in the lease; it is hashable. A peer that is `direct_only` is reached without a tunnel or not
+    at all.
     """
 
     subnet: Prefix
     public_ip: int
     vtep_mac: bytes = b""
     data: object = None
+    direct_only: bool = False
 
 
 class Members(NamedTuple):

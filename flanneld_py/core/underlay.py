@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.entries import UNICAST
 from flanneld_py.core.errors import ConfigError
+from flanneld_py.core.lease import LeaseAttrs
 from flanneld_py.core.prefix import IPV4, IPV6, Prefix, make_address, make_prefix
 
 if TYPE_CHECKING:
@@ -172,6 +173,15 @@ def _matches(interface: Interface, pattern: re.Pattern[str], family: int) -> boo
 def _towards(interfaces: Sequence[Interface], routes: Sequence[Route], target: Address) -> Interface | None:
     route = find_route(routes, target.version, int(target))
     return None if route is None else _first(interfaces, lambda entry: entry.ifindex == route.ifindex)
+
+
+def public_attrs(uplink: Uplink, backend_type: str) -> LeaseAttrs:
+    """Return what every node publishes: its public addresses and its backend."""
+    return LeaseAttrs(
+        None if uplink.public_ip is None else int(uplink.public_ip),
+        None if uplink.public_ipv6 is None else int(uplink.public_ipv6),
+        backend_type,
+    )
 
 
 def find_route(routes: Iterable[Route], family: int, address: int) -> Route | None:

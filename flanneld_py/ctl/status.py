@@ -88,8 +88,10 @@ def describe(told: dict[str, Any]) -> list[str | Table]:
     if "lease" in told:
         lines += _describe_node(told)
         skipped = sorted(told["skipped"].items())
+        unreachable = sorted(told["unreachable"].items())
         failing = [[one["entry"], one["reason"], str(one["attempts"])] for one in told["failing"]]
         lines += [Table("skipped leases", ("lease", "reason"), skipped)] if skipped else []
+        lines += [Table("unreachable peers", ("subnet", "reason"), unreachable)] if unreachable else []
         lines += [Table("refused by the kernel", ("entry", "reason", "tries"), failing)] if failing else []
     if told["warnings"]:
         lines += ["last warnings", *(f"  {line}" for line in told["warnings"])]

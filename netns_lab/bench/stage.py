@@ -14,14 +14,15 @@ from netns_lab.bench.leases import NODE_KEYS, PEER_KEYS, network_config
 from netns_lab.bench.subject import Subject
 from netns_lab.etcd import CONFIG_KEY, endpoints, member_program, start_etcd
 from netns_lab.folder import LabFolder
-from netns_lab.node import SUBNET_FILE, make_node, read_subnet, subnet_file
+from netns_lab.node import SUBNET_FILE, make_node, read_subnets, subnet_file
 from netns_lab.places import node_place
-from netns_lab.topology import ETCD_UNDERLAY, EtcdMember, Node, Topology, Underlay, hosts_of
+from netns_lab.topology import ETCD_NET, ETCD_SUBNET, EtcdMember, Node, Subnet, Topology, Underlay, hosts_of
 from netns_lab.underlay import build_router, open_netlink
 from netns_lab.waiting import wait_until
 
 FOLDER = Path("/run/bench")
-LAN = Underlay("lan", IPv4Network("172.30.0.0/16"))
+LAN = Underlay("lan", (IPv4Network("172.30.0.0/16"),))
+ETCD_UNDERLAY = Underlay(ETCD_NET, (ETCD_SUBNET,))
 MTU = 1500
 DEVICES = "flannel"
 READY_SECONDS = 60.0
@@ -31,9 +32,9 @@ Say = Callable[[str], None]
 def make_topology(nodes: int) -> Topology:
     """Return a lab of so many nodes, without pods, on one underlay subnet, with one etcd."""
     hosts = hosts_of(LAN)
-    members = (EtcdMember("etcd1", next(hosts_of(ETCD_UNDERLAY))),)
+    members = (EtcdMember("etcd1", next(hosts_of(ETCD_UNDERLAY))[0]),)
     made = tuple(Node(f"node{number}", LAN, next(hosts), (), None) for number in range(1, nodes + 1))
-    return Topology(MTU, (LAN,), made, members, {})
+    return Topology(MTU, (LAN,), made, ETCD_UNDERLAY, members, {})
 
 
 class Stage:
@@ -67,15 +68,13 @@ class Stage:
         """Return the node's subnet.env, as the stage sees it."""
         return subnet_file(self._folder, node)
 
-    def subnet(self, node: Node) -> IPv4Network:
+    def subnet(self, node: Node) -> Subnet:
         """Return the node's subnet, once its daemon has written it. Raises LabError."""
-        found: list[IPv4Network] = []
+        found: list[Subnet] = []
 
         def known() -> bool:
-            subnet = read_subnet(self._folder, node)
-            if subnet is not None:
-                found.append(subnet)
-            return subnet is not None
+            found.extend(read_subnets(self._folder, node)[:1])
+            return bool(found)
 
         wait_until(f"the daemon on {node.name} to write its subnet file", known, READY_SECONDS)
         return found[0]

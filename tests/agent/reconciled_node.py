@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.backends.registry import parse_backend
+from flanneld_py.backends.vxlan import link_local
 from flanneld_py.core.lease import Lease, LeaseAttrs, encode_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.lease_table import LeaseTable
@@ -161,9 +162,13 @@ class ReconciledNode:
                 routes[str(subnet)] = (remote, self.host.uplink, False)
                 continue
             vtep_mac = json.loads(data)["VtepMAC"]
+            # In IPv6 the gateway is the link-local address of the peer's device.
+            gateway = str(
+                subnet.base if family == IPV4 else ip_address(link_local(bytes.fromhex(vtep_mac.replace(":", ""))))
+            )
             fdb[vtep_mac] = remote
-            neighbours[str(subnet.base)] = vtep_mac
-            routes[str(subnet)] = (str(subnet.base), device, True)
+            neighbours[gateway] = vtep_mac
+            routes[str(subnet)] = (gateway, device, family == IPV4)
         return fdb, neighbours, routes
 
     async def follows(self, *leases, **kind):

@@ -247,7 +247,7 @@ async def test_own_subnet_without_a_bridge_is_not_unreachable(node, sender):
 
 async def test_lease_that_cannot_be_a_peer_is_refused(node, sender):
     other = make_lease(7)
-    node.lease_out(other._replace(attrs=other.attrs._replace(backend_type="host-gw", backend_data=None)))
+    node.lease_out(other._replace(attrs=other.attrs._replace(backend_type="wireguard", backend_data=None)))
     assert await sender.is_refused("10.5.7.7")
     await until(lambda: node.unreachable() == {"10.5.7.0/24"})
     assert node.state()[:2] == ({}, {})
@@ -299,6 +299,13 @@ async def test_what_was_asked_before_the_start_is_answered(make_node, host, far,
     await node.ready()
     await until(lambda: far.paths(IN_A))
     assert node.unresolved() == []
+
+
+async def test_node_of_another_backend_is_reached_directly_from_the_second_packet_on(node, host, sender):
+    other = make_lease(7, remote="172.30.0.77")
+    node.lease_out(other._replace(attrs=other.attrs._replace(backend_type="host-gw", backend_data=None)))
+    assert await sender.is_refused("10.5.7.7")
+    await until(lambda: host.routes(4).get("10.5.7.0/24", ())[1:] == ("172.30.0.77", host.uplink, False))
 
 
 async def test_subnet_that_is_leased_while_a_part_of_it_is_refused(node, far, sender):

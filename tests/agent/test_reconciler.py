@@ -358,9 +358,10 @@ async def test_ipv6_vandalism_is_mended(make_node, host):
     lease = make_lease(2, families=(IPV4, IPV6))
     await node.begin(lease)
     device = node.device(IPV6)
+    [gateway] = host.neighbours(device, IPV6)
     for work in (
         lambda ipr: ipr.route("del", dst="fd42:0:0:2::/64"),
-        lambda ipr: ipr.neigh("del", ifindex=device, dst="fd42:0:0:2::"),
+        lambda ipr: ipr.neigh("del", ifindex=device, dst=gateway),
         lambda ipr: ipr.addr("del", index=device, address="fd42:0:0:1::", prefixlen=128),
         lambda ipr: ipr.link("set", index=device, state="down"),
         lambda ipr: ipr.link("del", index=device),

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flanneld_py.backends.backend import Ground
+from flanneld_py.backends.backend import Ground, UnreachableError
 from flanneld_py.backends.registry import parse_backend
-from flanneld_py.backends.vxlan import parse_mac, pick_mac, read_vtep
+from flanneld_py.backends.vxlan import link_local, parse_mac, pick_mac, read_vtep
 from flanneld_py.core.entries import FdbEntry, Neighbour, Nexthop, Route
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.lease import Lease, LeaseAttrs, encode_attrs, parse_attrs
@@ -115,14 +115,6 @@ def test_device_is_named_after_the_vni(keys, expected):
     assert make_backend(**keys).device_name(IPV4) == expected
     assert make_backend(**keys).claim_name == expected
     assert make_backend(V6, **keys).claim_name == expected.replace(".", "-v6.")
-
-
-def test_unknown_backend():
-    config = parse_network_config('{"Network":"10.5.0.0/16","Backend":{"Type":"Carrier-Pigeon"}}')
-    with pytest.raises(ConfigError, match=r"Backend\.Type: 'carrier-pigeon' is not known here; expected one of: vxlan"):
-        parse_backend(config)
-    with pytest.raises(ConfigError, match=r"Backend\.Type: udp, what a missing Backend means, is not known"):
-        parse_backend(parse_network_config('{"Network":"10.5.0.0/16"}'))
 
 
 def test_only_direct_routing_looks_at_the_hosts_routes():
@@ -256,8 +248,7 @@ def test_peers_of_two_families():
 @pytest.mark.parametrize(
     ("lease", "words"),
     [
-        (peer_lease(backend_type="host-gw"), "its backend is 'host-gw', this node's is 'vxlan'"),
-        (peer_lease(backend_type=""), "its backend is 'udp'"),
+        (peer_lease(backend_type="wireguard"), "its backend is 'wireguard', this node's is 'vxlan': they have no way"),
         (peer_lease(public_ip=None), "it has no PublicIP"),
         (peer_lease(None), "it has no BackendData"),
         (peer_lease('"text"'), "it has no BackendData"),
@@ -317,6 +308,35 @@ def test_any_backend_data_is_read_or_refused(text):
     assert len(mac) == 6
 
 
+@pytest.mark.parametrize("backend_type", ["host-gw", "ipip", ""])
+def test_node_of_another_backend_is_reached_without_a_tunnel_or_not_at_all(backend_type):
+    backend = make_backend()
+    [peer] = backend.read_peers(peer_lease(None, backend_type=backend_type))
+    assert peer == Peer(parse_prefix("10.5.2.0/24"), ip("172.30.0.13"), direct_only=True)
+    assert backend.follows_underlay
+    assert backend.desired(peer, Ground(DEVICES, UNDERLAY, has_nexthops=False)) == (
+        Route(PEER.subnet, 0, 0, PEER.public_ip, 2, False),
+    )
+    with pytest.raises(UnreachableError, match=r"172\.31\.0\.13 is not on this node's layer 2"):
+        backend.desired(peer._replace(public_ip=ip("172.31.0.13")), Ground(DEVICES, UNDERLAY, has_nexthops=True))
+
+
+def test_windows_node_with_our_vni_and_port_is_a_peer(publish):
+    # As its daemon writes it: only VNIs from 4096 on, port 4789, and its own prefix of MACs.
+    backend = make_backend(VNI=4096, Port=4789, MacPrefix="0E-2A")
+    publish(backend)
+    [peer] = backend.read_peers(peer_lease('{"VNI":4096,"VtepMAC":"00:15:5d:9e:4d:29"}'))
+    assert peer.vtep_mac == bytes.fromhex("00155d9e4d29")
+
+
+def test_vni_is_published_and_read_as_go_flannel_cuts_it(publish):
+    backend = make_backend(VNI=0x12345)
+    assert publish(backend).backend_data == '{"VNI":9029,"VtepMAC":"7a:e3:ab:24:37:fb"}'
+    assert backend.device_name(IPV4) == "flannel.74565"
+    for vni in (9029, 74565):
+        assert backend.read_peers(peer_lease(f'{{"VNI":{vni},"VtepMAC":"02:00:00:00:00:02"}}'))
+
+
 # The way to a peer
 
 PEER = Peer(parse_prefix("10.5.2.0/24"), ip("172.30.0.13"), bytes.fromhex("020000000002"))
@@ -351,12 +371,12 @@ def test_tunnelled_over_ipv6():
     backend = make_backend(V6)
     assert backend.desired(PEER6, Ground(DEVICES, (), has_nexthops=True)) == (
         FdbEntry(8, PEER6.vtep_mac, IPV6, PEER6.public_ip),
-        Neighbour(8, IPV6, ip("fd42:0:0:2::"), PEER6.vtep_mac),
-        Nexthop(ID6, IPV6, ip("fd42:0:0:2::"), 8, True),
+        Neighbour(8, IPV6, ip("fe80::ff:fe00:6"), PEER6.vtep_mac),
+        Nexthop(ID6, IPV6, ip("fe80::ff:fe00:6"), 8, False),
         Route(PEER6.subnet, 1024, ID6, 0, 0, False),
     )
     assert backend.desired(PEER6, Ground(DEVICES, (), has_nexthops=False))[-1] == Route(
-        PEER6.subnet, 1024, 0, ip("fd42:0:0:2::"), 8, True
+        PEER6.subnet, 1024, 0, ip("fe80::ff:fe00:6"), 8, False
     )
 
 
@@ -401,3 +421,7 @@ def test_nexthop_ids_are_those_of_the_vni(vni):
         entry for entry in backend.desired(PEER, Ground(DEVICES, (), has_nexthops=True)) if isinstance(entry, Nexthop)
     ]
     assert nexthop.id in backend.nexthop_ids
+
+
+def test_link_local_address_is_that_of_the_mac():
+    assert link_local(bytes.fromhex("00155d9e4d29")) == ip("fe80::215:5dff:fe9e:4d29")

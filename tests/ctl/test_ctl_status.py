@@ -32,6 +32,7 @@ TOLD = {
     "backend": {"type": "vxlan", "mtu": 1450},
     "peers": 1,
     "skipped": {"10.9.0.0-24": "10.9.0.0/24 lies outside the network"},
+    "unreachable": {"10.5.4.0/24": "172.31.0.14 is not on this node's layer 2, and there is no tunnel to it"},
     "failing": [{"entry": "route 10.5.3.0/24 nhid 7", "attempts": 2, "reason": "No such device"}],
     "drift": {"route": 3},
     "rules": {
@@ -97,6 +98,9 @@ def test_every_fact_has_its_line():
         "skipped leases",
         "LEASE        REASON",
         "10.9.0.0-24  10.9.0.0/24 lies outside the network",
+        "unreachable peers",
+        "SUBNET       REASON",
+        "10.5.4.0/24  172.31.0.14 is not on this node's layer 2, and there is no tunnel to it",
         "refused by the kernel",
         "ENTRY                     REASON          TRIES",
         "route 10.5.3.0/24 nhid 7  No such device  2",

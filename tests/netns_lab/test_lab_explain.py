@@ -47,8 +47,10 @@ def test_other_routes_are_left_out():
 def test_a_tunnel_end_and_where_it_is():
     mac = "02:00:00:00:00:03"
     assert explained(
-        neighbours=(Entry(mac, IPv4Address("10.3.0.0")),), fdb=(Entry(mac, IPv4Address("172.20.2.11")),)
-    ) == [
+        route("10.3.0.0/24", "10.3.0.0", 3),
+        neighbours=(Entry(mac, IPv4Address("10.3.0.0")),),
+        fdb=(Entry(mac, IPv4Address("172.20.2.11")),),
+    )[1:] == [
         "neighbour 10.3.0.0 is at 02:00:00:00:00:03: the tunnel end of n3",
         "FDB 02:00:00:00:00:03 dst 172.20.2.11: frames to that MAC travel in UDP to n3",
     ]

@@ -1,11 +1,19 @@
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6EchoReply, ICMPv6EchoRequest
 
-from netns_lab.icmp import EchoReply, checksum, decode_echo_reply, encode_echo_request
+from netns_lab.icmp import (
+    EchoReply,
+    checksum,
+    decode_echo_reply,
+    decode_echo_reply6,
+    encode_echo_request,
+    encode_echo_request6,
+)
 
 SHORT = st.integers(0, 0xFFFF)
 
@@ -55,3 +63,20 @@ def test_no_bytes_break_the_decoder(packet):
 
 def test_the_checksum_of_rfc_1071():
     assert checksum(bytes.fromhex("0001f203f4f5f6f7")) == 0x220D
+
+
+@given(SHORT, SHORT, st.binary(max_size=200))
+def test_an_ipv6_request_is_what_scapy_makes_but_for_the_checksum(identifier, sequence, payload):
+    expected = bytes(ICMPv6EchoRequest(id=identifier, seq=sequence, data=payload, cksum=0))
+    assert encode_echo_request6(identifier, sequence, payload) == expected
+
+
+@given(SHORT, SHORT, st.binary(max_size=200))
+def test_an_ipv6_reply_is_read(identifier, sequence, payload):
+    message = bytes(ICMPv6EchoReply(id=identifier, seq=sequence, data=payload))
+    assert decode_echo_reply6(message, "fd42::7") == EchoReply(IPv6Address("fd42::7"), identifier, sequence)
+
+
+@pytest.mark.parametrize("message", [b"", b"\x81\0\0", bytes(ICMPv6EchoRequest()), bytes(ICMPv6DestUnreach())])
+def test_anything_else_is_no_ipv6_reply(message):
+    assert decode_echo_reply6(message, "fd42::7") is None

@@ -5,9 +5,9 @@ import pytest
 from netns_lab.errors import UsageError
 from netns_lab.names import addresses, find_place, node_end_points, pod_end_points, substitute
 from netns_lab.pods import Pod
-from netns_lab.topology import default_topology, parse_topology
+from netns_lab.topology import default_topology, load_topology, parse_topology
 
-TOPOLOGY = parse_topology(default_topology())
+TOPOLOGY = parse_topology(load_topology(default_topology()))
 PODS = (Pod("pod-a", "node1", "pod-a-1", {"ips": [{"address": "10.244.3.2/24"}]}),)
 
 

@@ -4,7 +4,7 @@ from itertools import islice
 import pytest
 
 from netns_lab.errors import TopologyError, UsageError
-from netns_lab.topology import default_topology, parse_topology, pod_names
+from netns_lab.topology import default_topology, load_topology, parse_topology, pod_names
 
 SMALL = """
 [underlay]
@@ -26,25 +26,25 @@ Backend = {Type = "vxlan", Anything = 1}
 
 
 def test_the_default_topology_has_direct_and_tunnelled_peers():
-    topology = parse_topology(default_topology())
+    topology = parse_topology(load_topology(default_topology()))
     assert [node.underlay.name for node in topology.nodes] == ["left", "left", "right"]
     assert topology.network["Backend"] == {"Type": "vxlan", "DirectRouting": True}
     assert all(node.pods and node.daemon is None for node in topology.nodes)
 
 
 def test_addresses_follow_the_order_in_the_file():
-    topology = parse_topology(SMALL)
+    topology = parse_topology(load_topology(SMALL))
     assert [node.address for node in topology.nodes] == [
         IPv4Interface("172.20.1.11/24"),
         IPv4Interface("172.20.2.11/24"),
         IPv4Interface("172.20.1.12/24"),
     ]
-    assert topology.nodes[0].underlay.gateway == IPv4Interface("172.20.1.1/24")
-    assert topology.underlays[1].subnet == IPv4Network("172.20.2.0/24")
+    assert topology.nodes[0].underlay.gateways == (IPv4Interface("172.20.1.1/24"),)
+    assert topology.underlays[1].subnets == (IPv4Network("172.20.2.0/24"),)
 
 
 def test_pods_are_named_in_order_and_a_node_may_have_its_own_number():
-    topology = parse_topology(SMALL)
+    topology = parse_topology(load_topology(SMALL))
     assert [node.pods for node in topology.nodes] == [("pod-a",), ("pod-b", "pod-c"), ()]
 
 
@@ -53,15 +53,18 @@ def test_pod_names_do_not_end_at_z():
 
 
 def test_the_network_is_handed_on_as_it_stands():
-    assert parse_topology(SMALL).network == {"Network": "10.0.0.0/8", "Backend": {"Type": "vxlan", "Anything": 1}}
+    assert parse_topology(load_topology(SMALL)).network == {
+        "Network": "10.0.0.0/8",
+        "Backend": {"Type": "vxlan", "Anything": 1},
+    }
 
 
 def test_another_daemon_is_a_list_of_words():
-    assert parse_topology(SMALL).nodes[1].daemon == ("/bin/other", "-v")
+    assert parse_topology(load_topology(SMALL)).nodes[1].daemon == ("/bin/other", "-v")
 
 
 def test_three_etcd_members_have_an_address_each():
-    members = parse_topology("etcd = {members = 3}\n" + SMALL).etcd
+    members = parse_topology(load_topology("etcd = {members = 3}\n" + SMALL)).etcd
     assert [member.client_url for member in members] == [
         "http://192.0.2.11:2379",
         "http://192.0.2.12:2379",
@@ -71,7 +74,7 @@ def test_three_etcd_members_have_an_address_each():
 
 def test_an_unknown_node_is_named():
     with pytest.raises(UsageError, match="no node is named z; there are a, b, c"):
-        parse_topology(SMALL).find_node("z")
+        parse_topology(load_topology(SMALL)).find_node("z")
 
 
 @pytest.mark.parametrize(
@@ -110,11 +113,11 @@ def test_an_unknown_node_is_named():
 )
 def test_what_is_wrong_is_one_line_that_names_the_key(change, message):
     with pytest.raises(TopologyError) as caught:
-        parse_topology(SMALL.replace(*change))
+        parse_topology(load_topology(SMALL.replace(*change)))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def test_a_lab_without_nodes_is_refused():
     with pytest.raises(TopologyError, match="nodes: a lab needs at least one node"):
-        parse_topology('underlay = {a = "10.0.0.0/24"}\nnodes = {}\nnetwork = {}')
+        parse_topology(load_topology('underlay = {a = "10.0.0.0/24"}\nnodes = {}\nnetwork = {}'))

@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+from flanneld_py.backends.registry import parse_backend
+from flanneld_py.core.errors import ConfigError
+from flanneld_py.core.network_config import parse_network_config
+
+
+def test_unknown_backend_is_named_with_those_there_are():
+    config = parse_network_config('{"Network":"10.5.0.0/16","Backend":{"Type":"Carrier-Pigeon"}}')
+    with pytest.raises(ConfigError, match=r"Backend\.Type: 'carrier-pigeon' is not known here; expected one of: vxlan"):
+        parse_backend(config)
+
+
+def test_missing_backend_means_udp():
+    with pytest.raises(ConfigError, match=r"Backend\.Type: udp, what a missing Backend means, is not known"):
+        parse_backend(parse_network_config('{"Network":"10.5.0.0/16"}'))
+
+
+def test_only_the_chosen_backend_is_imported():
+    script = (
+        "import sys; from flanneld_py.agent import daemon; from flanneld_py.backends.registry import parse_backend;"
+        "from flanneld_py.core.network_config import parse_network_config as parse;"
+        'parse_backend(parse(\'{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}\'));'
+        "print(*(name for name in sys.modules if name.startswith('flanneld_py.backends.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {
+        f"flanneld_py.backends.{name}" for name in ("backend", "registry", "direct", "host_gw")
+    }
