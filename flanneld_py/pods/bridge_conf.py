@@ -21,7 +21,7 @@ from flanneld_py.pods.fields import (
     read_texts,
     refuse,
 )
-from flanneld_py.pods.network_conf import DEFAULT_STORE, HOST_LOCAL
+from flanneld_py.pods.network_conf import DEFAULT_STORE
 from flanneld_py.pods.result import Dns, PodRoute, parse_dns, parse_routes
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class BridgeConf(NamedTuple):
 
 
 def parse_bridge_conf(delegate: Fields, args: Mapping[str, str]) -> BridgeConf:
-    """Read the delegate's configuration and what the runtime asked for beside it. Raises CniError."""
+    """Read a delegate's configuration that is our own, and what the runtime asked for beside it. Raises CniError."""
     for key in _UNSUPPORTED:
         if delegate.get(key):
             raise CniError(errors.UNSUPPORTED_FIELD, f"{key} of the delegate is not supported", "take it out")
@@ -105,7 +105,7 @@ def parse_bridge_conf(delegate: Fields, args: Mapping[str, str]) -> BridgeConf:
         read_bool(delegate, "antiSpoof", default=False),
         parse_mac("mac of runtimeConfig", mac) if mac else None,
         parse_dns(read_object(delegate, "dns")),
-        _parse_ipam(delegate, runtime, _requested_texts(runtime, cni_args, args)),
+        _parse_ipam(delegate, _requested_texts(runtime, cni_args, args)),
     )
 
 
@@ -119,13 +119,8 @@ def _requested_texts(runtime: Fields, cni_args: Fields, args: Mapping[str, str])
     return (*given, *read_texts(cni_args, "ips"), *read_texts(runtime, "ips"))
 
 
-def _parse_ipam(delegate: Fields, runtime: Fields, texts: tuple[str, ...]) -> IpamConf:
+def _parse_ipam(delegate: Fields, texts: tuple[str, ...]) -> IpamConf:
     ipam = read_object(delegate, "ipam")
-    kind = read_text(ipam, "type")
-    if kind != HOST_LOCAL:
-        raise CniError(errors.UNSUPPORTED_FIELD, f"ipam of type {kind!r} is not supported", f"expected {HOST_LOCAL!r}")
-    if runtime.get("ipRanges"):
-        raise CniError(errors.UNSUPPORTED_FIELD, "ipRanges of runtimeConfig is not supported", "the lease is the range")
     subnets = tuple(parse_prefix(subnet["subnet"]) for ranges in ipam["ranges"] for subnet in ranges)
     for subnet in subnets:
         if host_mask(subnet.family, subnet.length) < 2**_LEAST_HOST_BITS - 1:

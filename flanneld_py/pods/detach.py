@@ -41,7 +41,7 @@ class Departure(NamedTuple):
 
 def plan_departure(call: Invocation, network: NetworkConf, delegate: Fields | None) -> Departure:
     """Say what a DEL has to take down; `delegate` is what the ADD kept. Raises CniError."""
-    own = {**network.delegate, "name": network.name, "ipam": network.ipam}
+    own = network.raw_delegate
     try:
         kept = delegate or own
         store = parse_store_conf(kept)

@@ -1,4 +1,4 @@
-"""A delegate of another type than bridge: its plugin is found in CNI_PATH and executed, as the specification says.
+"""A delegate that is not our own bridge: its plugin is found in CNI_PATH and executed, as the specification says.
 
 For calls in the plugin's own process only: the plugin inherits the environment, and with it the CNI_… variables.
 """
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 def add_by_other(call: Invocation, network: NetworkConf, delegate: Fields) -> Fields:
     """Have another plugin do the ADD and return its result. Raises CniError, OSError."""
+    if delegate.get("antiSpoof") is True:
+        raise CniError(
+            errors.UNSUPPORTED_FIELD,
+            "antiSpoof guards no container that another plugin wires",
+            f"take it out, or what hands the container to {delegate['type']!r}",
+        )
     executable = _find(str(delegate["type"]), call.plugin_path)
     undo = scratch.write_scratch(network.data_dir, call.container_id, delegate)
     try:
@@ -34,10 +40,12 @@ def delete_by_other(call: Invocation, network: NetworkConf, delegate: Fields) ->
     scratch.remove_scratch(network.data_dir, call.container_id)
 
 
-def check_by_other(call: Invocation, network: NetworkConf, delegate: Fields) -> None:
-    """Have another plugin do the CHECK. Raises CniError, OSError."""
-    previous = {} if network.previous is None else {"prevResult": network.previous}
-    _execute(_find(str(delegate["type"]), call.plugin_path), delegate | previous)
+def pass_on(call: Invocation, delegate: Fields, more: Fields) -> None:
+    """Have another plugin do a verb that has no result; `more` is told beside its configuration.
+
+    Raises CniError, OSError.
+    """
+    _execute(_find(str(delegate["type"]), call.plugin_path), delegate | more)
 
 
 def _find(kind: str, plugin_path: str) -> str:

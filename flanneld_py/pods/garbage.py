@@ -31,12 +31,18 @@ if TYPE_CHECKING:
 _KEYS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 
 
+def list_attachments(fields: Fields) -> Fields:
+    """Return the part of a configuration that says which attachments are in use, empty if the runtime does not say."""
+    return next(({key: fields[key]} for key in _KEYS if key in fields), {})
+
+
 def parse_attachments(fields: Fields) -> frozenset[Attachment] | None:
     """Read which attachments are in use, None if the runtime does not say. Raises CniError."""
-    key = next((key for key in _KEYS if key in fields), None)
-    if key is None:
+    given = list_attachments(fields)
+    if not given:
         return None
-    return frozenset((read_text(item, "containerID"), read_text(item, "ifname")) for item in read_objects(fields, key))
+    [key] = given
+    return frozenset((read_text(item, "containerID"), read_text(item, "ifname")) for item in read_objects(given, key))
 
 
 def collect(network: NetworkConf, valid: frozenset[Attachment], sock: NetlinkSocket) -> None:

@@ -41,6 +41,11 @@ class NetworkConf(NamedTuple):
     runtime: Fields
     previous: Fields | None
 
+    @property
+    def raw_delegate(self) -> Fields:
+        """The delegate as far as it is known without subnet.env."""
+        return {**self.delegate, "name": self.name, "ipam": self.ipam, "runtimeConfig": self.runtime}
+
 
 def parse_network_conf(fields: Fields) -> NetworkConf:
     """Read the configuration. Raises CniError."""
@@ -71,6 +76,19 @@ def named_paths(conf: NetworkConf) -> tuple[str, ...]:
     store, resolv_conf = (conf.ipam.get(key) for key in ("dataDir", "resolvConf"))
     more = [resolv_conf] if resolv_conf and isinstance(resolv_conf, str) else []
     return (conf.subnet_file, conf.data_dir, store if store and isinstance(store, str) else DEFAULT_STORE, *more)
+
+
+def is_own(delegate: Fields) -> bool:
+    """Say whether a delegate is what this project does by itself: the bridge, with the lease's addresses by host-local.
+
+    What asks for other addresses, or for masquerading without iptables, is left to the plugin that the delegate names.
+    """
+    ipam, runtime = (delegate[key] if isinstance(delegate.get(key), dict) else {} for key in ("ipam", "runtimeConfig"))
+    has_own_addresses = (
+        ipam.get("type", HOST_LOCAL) == HOST_LOCAL and not ipam.get("subnet") and not runtime.get("ipRanges")
+    )
+    has_own_rules = delegate.get("ipMasqBackend") in (None, "iptables")
+    return delegate.get("type", BRIDGE) == BRIDGE and has_own_addresses and has_own_rules
 
 
 def complete_delegate(conf: NetworkConf, env: SubnetEnv) -> Fields:

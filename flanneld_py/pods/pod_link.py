@@ -138,13 +138,16 @@ def _set_sysctls(ifname: str, *, has_ipv6: bool, detects_duplicates: bool) -> No
     # Neighbours that remember an earlier holder of the address hear at once of the new one.
     sysctl.ensure_sysctl("1", "net", "ipv4", "conf", ifname, "arp_notify")
     refuse_router_advertisements(ifname)
-    if not has_ipv6:
-        return
-    for device in ("lo", ifname):
-        sysctl.ensure_sysctl("0", "net", "ipv6", "conf", device, "disable_ipv6")
-    # Addresses are usable at once: the store makes sure that no other container has them.
-    sysctl.ensure_sysctl("1" if detects_duplicates else "0", "net", "ipv6", "conf", ifname, "accept_dad")
-    sysctl.ensure_sysctl("1", "net", "ipv6", "conf", ifname, "ndisc_notify")
+    if has_ipv6:
+        for device in ("lo", ifname):
+            sysctl.ensure_sysctl("0", "net", "ipv6", "conf", device, "disable_ipv6")
+        sysctl.ensure_sysctl("1", "net", "ipv6", "conf", ifname, "ndisc_notify")
+    try:
+        # Addresses are usable at once: the store makes sure that no other container has them.
+        sysctl.ensure_sysctl("1" if detects_duplicates else "0", "net", "ipv6", "conf", ifname, "accept_dad")
+    except KernelError as error:
+        if has_ipv6 or not errnos.is_absent(error):
+            raise
 
 
 def wait_until_forwarding(sock: NetlinkSocket, port: str) -> None:

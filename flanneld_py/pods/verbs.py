@@ -13,7 +13,7 @@ from flanneld_py.pods import errors, versions
 from flanneld_py.pods.errors import CniError, ElsewhereError
 from flanneld_py.pods.files import read_file
 from flanneld_py.pods.json_text import parse_object
-from flanneld_py.pods.network_conf import BRIDGE, complete_delegate, named_paths, parse_network_conf
+from flanneld_py.pods.network_conf import complete_delegate, is_own, named_paths, parse_network_conf
 from flanneld_py.pods.result import encode_result
 from flanneld_py.pods.scratch import read_scratch
 
@@ -90,11 +90,14 @@ def perform(call: Invocation, namespace: int | None, server: Server) -> Fields |
             _check(call, network, namespace, server)
         case "GC":
             _require_own_process(server)
-            from flanneld_py.pods.garbage import collect, parse_attachments
+            from flanneld_py.pods.foreign import pass_on
+            from flanneld_py.pods.garbage import collect, list_attachments, parse_attachments
 
             attachments = parse_attachments(fields)
             if attachments is not None:  # cnitool sends no list: then nothing is known to be garbage
                 collect(network, attachments, server.sock)
+                if not is_own(network.raw_delegate):
+                    pass_on(call, complete_delegate(network, _read_env(network)), list_attachments(fields))
         case "STATUS":
             _report_status(call, network, server)
         case _:
@@ -111,7 +114,7 @@ def _add(call: Invocation, network: NetworkConf, namespace: int | None, server: 
     delegate = complete_delegate(network, _read_env(network))
     if delegate.get("ipMasq") is True or delegate.get("enabledad") is True:  # which takes seconds
         _require_own_process(server)
-    if delegate["type"] != BRIDGE:
+    if not is_own(delegate):
         _require_own_process(server)
         from flanneld_py.pods.foreign import add_by_other
 
@@ -123,7 +126,7 @@ def _add(call: Invocation, network: NetworkConf, namespace: int | None, server: 
 
 def _delete(call: Invocation, network: NetworkConf, namespace: int | None, server: Server) -> None:
     delegate = read_scratch(network.data_dir, call.container_id)
-    if delegate is not None and delegate.get("type", BRIDGE) != BRIDGE:
+    if delegate is not None and not is_own(delegate):
         _require_own_process(server)
         from flanneld_py.pods.foreign import delete_by_other
 
@@ -141,11 +144,11 @@ def _delete(call: Invocation, network: NetworkConf, namespace: int | None, serve
 
 def _check(call: Invocation, network: NetworkConf, namespace: int | None, server: Server) -> None:
     delegate = complete_delegate(network, _read_env(network))
-    if delegate["type"] != BRIDGE:
+    if not is_own(delegate):
         _require_own_process(server)
-        from flanneld_py.pods.foreign import check_by_other
+        from flanneld_py.pods.foreign import pass_on
 
-        check_by_other(call, network, delegate)
+        pass_on(call, delegate, {} if network.previous is None else {"prevResult": network.previous})
         return
     from flanneld_py.pods.check import check
 
@@ -161,7 +164,11 @@ def _report_status(call: Invocation, network: NetworkConf, server: Server) -> No
     except CniError as error:
         code = errors.PLUGIN_NOT_AVAILABLE if error.code == errors.TRY_AGAIN_LATER else error.code
         raise CniError(code, error.message, error.details) from error
-    if delegate["type"] != BRIDGE:
+    if not is_own(delegate):
+        _require_own_process(server)
+        from flanneld_py.pods.foreign import pass_on
+
+        pass_on(call, delegate, {})
         return
     from flanneld_py.pods.bridge_conf import parse_bridge_conf
     from flanneld_py.pods.host_local import AddressStore

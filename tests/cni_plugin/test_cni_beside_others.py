@@ -74,12 +74,13 @@ def test_cnitool_through_every_verb(node):
 
 @needs_peers
 @pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is missing: apt-get install iptables")
-def test_a_published_port(node):
+def test_a_published_port_and_a_tuned_device(node):
     folder = node.folder / "lists"
     folder.mkdir()
     plugins = [
         {key: value for key, value in node.config().items() if key not in {"name", "cniVersion"}},
         {"type": "portmap", "backend": "iptables", "capabilities": {"portMappings": True}},
+        {"type": "tuning", "mtu": 1400, "dataDir": str(node.folder / "tuning")},
     ]
     plugins[0]["delegate"] |= {"antiSpoof": True}
     content = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": plugins}
@@ -89,6 +90,8 @@ def test_a_published_port(node):
     for pod, mapped in zip(pods, (ports, []), strict=True):
         told = cnitool(node, "add", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped}))
         assert told[0] == 0, told
+        assert cnitool(node, "check", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped})) == (0, "")
+        assert pod.run(read_mtu) == 1400
 
     def listen():
         found = socket.create_server(("0.0.0.0", 80))
@@ -104,6 +107,11 @@ def test_a_published_port(node):
         assert cnitool(node, "del", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped})) == (0, "")
     node.settle()
     assert node.held() == []
+
+
+def read_mtu():
+    with IPRoute() as reader:
+        return reader.get_links(ifname="eth0")[0].get_attr("IFLA_MTU")
 
 
 class Chain:

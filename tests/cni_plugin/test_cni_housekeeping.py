@@ -187,8 +187,19 @@ def test_a_delegate_of_another_type_is_executed(node, program):
     assert given["type"] == "other"
     assert node.call("CHECK", "c1", pod.path, config | {"prevResult": {}}) is None
     assert json.loads((node.bin / "other.stdin").read_text())["prevResult"] == {}
+    for verb in ("STATUS", "GC"):
+        more = {"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]} if verb == "GC" else {}
+        assert ask(node, verb, config | more) == (0, None)
+        assert json.loads((node.bin / "other.stdin").read_text()) == given | more
     assert node.call("DEL", "c1", pod.path, config) is None
     assert not (node.scratch / "c1").exists()
+
+
+def test_a_delegate_of_another_type_cannot_be_guarded(node):
+    config = node.config(delegate={"type": "other", "antiSpoof": True})
+    error = node.refused("ADD", "c1", node.make_pod().path, config)
+    assert error["code"] == 2
+    assert "antiSpoof" in error["msg"]
 
 
 def test_a_delegate_that_is_not_installed_is_named(node):

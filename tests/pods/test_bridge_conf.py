@@ -50,8 +50,6 @@ def test_mac_and_addresses_may_be_asked_for_in_two_ways():
         ({"macspoofchk": 1}, {}, errors.INVALID_CONFIG),
         ({"antiSpoof": "yes"}, {}, errors.INVALID_CONFIG),
         ({"disableContainerInterface": True}, {}, errors.UNSUPPORTED_FIELD),
-        ({"ipam": {"type": "dhcp"}}, {}, errors.UNSUPPORTED_FIELD),
-        ({"runtimeConfig": {"ipRanges": [[{}]]}}, {}, errors.UNSUPPORTED_FIELD),
         ({"hairpinMode": True, "promiscMode": True}, {}, errors.INVALID_CONFIG),
         ({"hairpinMode": "yes"}, {}, errors.INVALID_CONFIG),
         ({"bridge": "../cni0"}, {}, errors.INVALID_CONFIG),

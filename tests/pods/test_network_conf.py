@@ -5,7 +5,7 @@ from flanneld_py.core.subnet_env import SubnetEnv
 from flanneld_py.pods import errors
 from flanneld_py.pods.errors import CniError
 from flanneld_py.pods.json_text import encode_json
-from flanneld_py.pods.network_conf import complete_delegate, parse_network_conf
+from flanneld_py.pods.network_conf import complete_delegate, is_own, parse_network_conf
 
 ENV = SubnetEnv((parse_prefix("10.5.0.0/16"),), (parse_prefix("10.5.2.0/24"),), 1450, True)
 DUAL = SubnetEnv(
@@ -70,6 +70,29 @@ def test_runtime_config_is_handed_on_and_a_missing_version_is_not_made_up():
     found = complete_delegate(parse_network_conf({"name": "n", "runtimeConfig": {"mac": "x"}}), ENV)
     assert found["runtimeConfig"] == {"mac": "x"}
     assert "cniVersion" not in found
+
+
+@pytest.mark.parametrize(
+    ("change", "own"),
+    [
+        ({}, True),
+        ({"delegate": {"type": "bridge", "ipMasqBackend": "iptables"}, "ipam": {"type": "host-local"}}, True),
+        (
+            {"ipam": {"ranges": [[{"subnet": "1.2.3.0/24"}]]}, "runtimeConfig": {"ips": ["10.5.2.7"], "ipRanges": []}},
+            True,
+        ),
+        ({"delegate": {"type": "ptp"}}, False),
+        ({"delegate": {"ipMasqBackend": "nftables"}}, False),
+        ({"delegate": {"ipMasqBackend": []}}, False),
+        ({"ipam": {"type": "static"}}, False),
+        ({"ipam": {"type": None}}, False),
+        ({"ipam": {"subnet": "1.2.3.0/24"}}, False),
+        ({"runtimeConfig": {"ipRanges": [[{"subnet": "1.2.3.0/24"}]]}}, False),
+    ],
+)
+def test_what_is_left_to_another_plugin(change, own):
+    assert is_own(conf(**change).raw_delegate) is own
+    assert is_own(complete_delegate(conf(**change), ENV)) is own
 
 
 @pytest.mark.parametrize(
