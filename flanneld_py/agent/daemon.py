@@ -9,11 +9,9 @@ import asyncio
 import logging
 import random
 import signal
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
-
-import sdnotify
 
 from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
 from flanneld_py.agent.control import serve_control
@@ -21,20 +19,19 @@ from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.metrics import LEASE, ON_DEMAND, PODS, RECONCILER, STATUS, STORE, TUNNELS, MetricsPage, Tunnels
+from flanneld_py.agent.node_follower import NodeFollower
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.agent.pod_service import start_pod_service
 from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.agent.rule_keeper import RuleKeeper
+from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of, members_of
 from flanneld_py.agent.startup import Node, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
-from flanneld_py.agent.subnet_file import write_subnet_file
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.metrics import CONTENT_TYPE
-from flanneld_py.core.peer import Members
-from flanneld_py.core.subnet_env import SubnetEnv
 from flanneld_py.core.traffic_rules import desired_rules
-from flanneld_py.kernel.miss import asking, stop_asking
+from flanneld_py.kernel.miss import stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nexthop import has_nexthops
 from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
@@ -93,14 +90,14 @@ async def _run(options: Options) -> None:
         metrics.add(STORE, store)
         node = await _start(stack, options, store, sock, rng)
         on_demand = _make_on_demand(options, node, store, sock, rng)
-        devices = node.backend.devices(node.held.lease)
+        devices = devices_of(node, on_demand=on_demand is not None)
         if on_demand is None:
             _answer_no_more(devices.values())
         ground = GroundKeeper(
             sock,
             node.backend,
             node.config,
-            {family: asking(device) for family, device in devices.items()} if on_demand else devices,
+            devices,
             uplink=node.uplink.interface.ifindex,
             has_nexthops=has_nexthops(sock),
             blackholes={subnet: options.blackhole_route for _, subnet in _nets(node)},
@@ -109,7 +106,7 @@ async def _run(options: Options) -> None:
             sock,
             (node.backend,),
             ground,
-            LeaseTable(node.backend.read_peers, _members(node)),
+            LeaseTable(node.backend.read_peers, members_of(node)),
             resync_interval=options.resync_interval,
             rng=rng,
             on_demand=on_demand,
@@ -120,22 +117,20 @@ async def _run(options: Options) -> None:
             nftables=node.config.enable_nftables,
             resync=options.rules_resync,
         )
-        status.begin(node, reconciler, keeper, rules)
         metrics.add(LEASE, keeper)
         metrics.add(RECONCILER, reconciler)
         metrics.add(TUNNELS, Tunnels(sock, ground))
         if on_demand:
             metrics.add(ON_DEMAND, on_demand.counts)
         async with asyncio.TaskGroup() as group:
-            group.create_task(reconciler.run(), name="reconciler")
-            group.create_task(node.backend.run(node.held.lease, reconciler), name="backend")
-            group.create_task(keeper.run(), name="lease keeper")
-            if on_demand:
-                group.create_task(on_demand.run(reconciler, ground, keeper), name="on demand")
-            else:
-                group.create_task(_follow_leases(store, reconciler, keeper), name="lease watch")
             group.create_task(rules.run(), name="rules")
-            group.create_task(_announce(options, node, reconciler, rules), name="announce")
+            conditions = (reconciler.synced, rules.settled)
+            told = Announcement(options.subnet_file, options.rules.masquerade, conditions)
+            running = RunningNode(node, store, ground, reconciler, keeper, on_demand, status, told, group)
+            follower = NodeFollower(sock, store, options.uplink, node, running.go_on)
+            status.begin(node, reconciler, keeper, rules, follower)
+            running.start()
+            group.create_task(follower.run(reconciler.underlay_changed), name="follower")
 
 
 def _make_on_demand(
@@ -202,37 +197,3 @@ def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
     lease = node.held.lease
     own = {subnet.family: subnet for subnet in lease[:2] if subnet is not None}
     return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
-
-
-def _members(node: Node) -> Members:
-    lease = node.held.lease
-    return Members(
-        node.held.key,
-        lease.attrs[:2],
-        tuple(part.network for part in node.config.ranges),
-        tuple(subnet for subnet in lease[:2] if subnet is not None),
-        node.uplink.interface.prefixes,
-    )
-
-
-async def _follow_leases(store: SubnetManager, reconciler: Reconciler, keeper: LeaseKeeper) -> None:
-    async with aclosing(store.watch_leases()) as batches:
-        async for events in batches:
-            reconciler.take_events(events)
-            keeper.take_events(events)
-
-
-async def _announce(options: Options, node: Node, reconciler: Reconciler, rules: RuleKeeper) -> None:
-    """Tell pods and systemd, once packets can be carried."""
-    await reconciler.synced.wait()
-    await rules.settled.wait()
-    lease = node.held.lease
-    env = SubnetEnv(
-        tuple(part.network for part in node.config.ranges),
-        tuple(subnet for subnet in lease[:2] if subnet is not None),
-        node.backend.mtu,
-        options.rules.masquerade,
-    )
-    write_subnet_file(options.subnet_file, env)
-    sdnotify.SystemdNotifier().notify("READY=1")
-    log.info("ready: subnet_file=%s peers=%d", options.subnet_file, len(reconciler.leases.peers))

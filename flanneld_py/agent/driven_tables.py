@@ -25,8 +25,12 @@ class DrivenTables:
     """The drivers by the names of their tables."""
 
     def __init__(self, drivers: Iterable[TableDriver]) -> None:
-        self._drivers = {driver.table: driver for driver in drivers}
         self._unread: dict[str, str] = {}
+        self.rebase(drivers)
+
+    def rebase(self, drivers: Iterable[TableDriver]) -> None:
+        """Go on with these drivers."""
+        self._drivers = {driver.table: driver for driver in drivers}
 
     def __bool__(self) -> bool:
         return bool(self._drivers)

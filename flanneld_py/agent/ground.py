@@ -50,12 +50,10 @@ class GroundKeeper:
         `blackholes` says of which subnets there is to be a blackhole route, and of which none.
         """
         self._sock = sock
-        self._devices = devices
-        self._settings = [host_settings(part.network.family) for part in config.ranges]
-        self._settings += [setting for device in devices.values() for setting in device.sysctls]
+        self._host_settings = [host_settings(part.network.family) for part in config.ranges]
         self._blackholes = blackholes or {}
         self._told: set[str] = set()
-        self._backend = backend
+        self._want(backend, devices)
         self.scope = Scope(
             {},
             uplink,
@@ -72,6 +70,19 @@ class GroundKeeper:
     def follows_underlay(self) -> bool:
         """Whether the way to a peer depends on the host's routes."""
         return self._backend.follows_underlay
+
+    def _want(self, backend: Backend, devices: dict[int, Device]) -> None:
+        self._backend = backend
+        self._devices = devices
+        self._settings = [
+            *self._host_settings,
+            *(setting for device in devices.values() for setting in device.sysctls),
+        ]
+
+    def rebase(self, backend: Backend, devices: dict[int, Device], uplink: int) -> None:
+        """Go on with these devices, of the same names, for another configuration or another uplink."""
+        self._want(backend, devices)
+        self.scope = replace(self.scope, uplink=uplink)
 
     def mend_devices(self) -> bool:
         """Make or mend the devices and the host's settings; return whether a device had to be changed.

@@ -75,7 +75,8 @@ class _EntryChange(NamedTuple):
 class Reconciler:
     """Keeps the kernel's tables as the leases say they should be.
 
-    `grounded` is set once our devices are there, `synced` once everything that was wanted has been tried; `busy_since`
+    `grounded` is set once our devices are there, `synced` once everything that was wanted has been tried,
+    `underlay_changed` whenever something was told of the host's own network, for whoever clears it; `busy_since`
     is when the pass that runs now began, on the monotonic clock, None between passes; `broken_off` is why the last pass
     did not come to its end, empty if it did.
     """
@@ -95,10 +96,8 @@ class Reconciler:
 
         `on_demand` is handed what the kernel asks for.
         """
-        self._sources = sources
-        self._driven = DrivenTables(driver for source in sources for driver in source.drivers)
-        self._kinds = [kind for kind in Kind if kind != Kind.DRIVEN or self._driven]
-        self._tables = frozenset(Change(kind) for kind in self._kinds)
+        self._driven = DrivenTables(())
+        self._take_sources(sources)
         self._keeper = keeper
         self._resync_interval = resync_interval
         self._on_demand = on_demand
@@ -117,8 +116,21 @@ class Reconciler:
         self.counts = self._writer.counts
         self.grounded = asyncio.Event()
         self.synced = asyncio.Event()
+        self.underlay_changed = asyncio.Event()
         self.busy_since: float | None = None
         self.broken_off = ""
+
+    def _take_sources(self, sources: Sequence[EntrySource]) -> None:
+        self._sources = sources
+        self._driven.rebase(driver for source in sources for driver in source.drivers)
+        self._kinds = [kind for kind in Kind if kind != Kind.DRIVEN or self._driven]
+        self._tables = frozenset(Change(kind) for kind in self._kinds)
+
+    def rebase(self, former: EntrySource, source: EntrySource) -> None:
+        """Go on with another source in the place of a former one; all is compared with what it wants."""
+        self._take_sources([source if one is former else one for one in self._sources])
+        self._dirty |= {*self._tables, Change.DEVICE, Change.UNDERLAY}
+        self._wake.set()
 
     def take_events(self, events: Sequence[LeaseEvent]) -> None:
         """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
@@ -210,6 +222,8 @@ class Reconciler:
             self._dirty |= changes
             for change in changes:
                 self.counts.drift[change.name.lower()] = self.counts.drift.get(change.name.lower(), 0) + 1
+            if Change.UNDERLAY in changes:
+                self.underlay_changed.set()
             self._wake.set()
         self._hand_over_misses()
 
@@ -273,7 +287,10 @@ class Reconciler:
             if not self._keeper.mend_devices():
                 break
             changed = True
-            self._dirty |= self._monitor.read_changes(self._keeper.scope, set()) - {Change.DEVICE}
+            changes = self._monitor.read_changes(self._keeper.scope, set()) - {Change.DEVICE}
+            if Change.UNDERLAY in changes:
+                self.underlay_changed.set()
+            self._dirty |= changes
             self._hand_over_misses()
         return changed
 

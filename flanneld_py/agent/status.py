@@ -14,6 +14,7 @@ from flanneld_py.core.prefix import format_address
 if TYPE_CHECKING:
     from flanneld_py.agent.health import Report
     from flanneld_py.agent.lease_keeper import LeaseKeeper
+    from flanneld_py.agent.node_follower import NodeFollower
     from flanneld_py.agent.reconciler import Reconciler
     from flanneld_py.agent.rule_keeper import RuleKeeper
     from flanneld_py.agent.startup import Node
@@ -31,6 +32,7 @@ class NodeStatus:
         self._parts: tuple[Node, Reconciler, LeaseKeeper] | None = None
         self._rules: RuleKeeper | None = None
         self._store: SubnetManager | None = None
+        self._follower: NodeFollower | None = None
         self._started = time.monotonic()
         self.recent = RecentWarnings()
 
@@ -38,10 +40,18 @@ class NodeStatus:
         """Tell of this store from now on."""
         self._store = store
 
-    def begin(self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper, rules: RuleKeeper) -> None:
+    def begin(
+        self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper, rules: RuleKeeper, follower: NodeFollower
+    ) -> None:
         """Take over the parts to tell about."""
         self._parts = (node, reconciler, keeper)
         self._rules = rules
+        self._follower = follower
+
+    def go_on(self, node: Node) -> None:
+        """Tell of this node from now on."""
+        if self._parts is not None:
+            self._parts = (node, *self._parts[1:])
 
     @property
     def is_healthy(self) -> bool:
@@ -120,6 +130,7 @@ class NodeStatus:
                 "seconds_left": keeper.time_left,
             },
             "backend": {"type": node.config.backend_type, "mtu": node.backend.mtu},
+            "configuration": self._follower.describe() if self._follower else None,
             "networks": [str(part.network) for part in node.config.ranges],
             "devices": [
                 {"name": device.name, "mac": device.mac.hex(":")} for device in node.backend.devices(lease).values()

@@ -40,6 +40,12 @@ class LeaseTable:
         self._news: dict[str, str] = {}
         self.complete = False
 
+    def rebase(self, read_peers: Callable[[Lease], tuple[Peer, ...]], members: Members) -> bool:
+        """Judge leases like this from now on; return whether those known so far should be told again."""
+        changed = members != self._members
+        self._read_peers, self._members = read_peers, members
+        return changed
+
     def __iter__(self) -> Iterator[Peer]:
         for peers in self.peers.values():
             yield from peers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.entries import UNICAST
@@ -113,6 +113,21 @@ def pick_uplink(
         (wish.public_ipv6 or source_ipv6) if ipv6 else None,
         reason,
     )
+
+
+def follow_uplink(
+    current: Uplink, wish: UplinkWish, interfaces: Sequence[Interface], routes: Sequence[Route]
+) -> Uplink:
+    """Return the uplink to go on with: the present one while it is up and has its addresses, else as at the start.
+
+    A better one that comes is no reason to change: others would have to learn our address anew. Raises as pick_uplink.
+    """
+    sources = [source for source in (current.source, current.source_ipv6) if source is not None]
+    for interface in interfaces:
+        same = (interface.ifindex, interface.name) == (current.interface.ifindex, current.interface.name)
+        if same and interface.is_up and set(sources) <= {entry.address for entry in interface.addresses}:
+            return replace(current, interface=interface)
+    return pick_uplink(wish, interfaces, routes, ipv4=current.source is not None, ipv6=current.source_ipv6 is not None)
 
 
 def _pick_interface(wish: UplinkWish, interfaces: Sequence[Interface], routes: Sequence[Route], family: int) -> _Choice:

@@ -28,7 +28,7 @@ def parts():
 @pytest.fixture
 def status(parts):
     status = NodeStatus()
-    status.begin(SimpleNamespace(), parts.reconciler, parts.keeper, SimpleNamespace())
+    status.begin(SimpleNamespace(), parts.reconciler, parts.keeper, SimpleNamespace(), SimpleNamespace())
     return status
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -14,6 +15,7 @@ from flanneld_py.core.underlay import (
     UplinkWish,
     find_direct_device,
     find_route,
+    follow_uplink,
     pick_uplink,
 )
 
@@ -220,3 +222,34 @@ def test_longest_prefix_then_smallest_metric(shapes, address):
     found = find_route([*routes, route("::/0", 9)], IPV4, int(address))
     best = max(((length, -metric) for length, metric in shapes), default=None)
     assert best == (None if found is None else (found.dst.length, -found.metric))
+
+
+def follow(current, interfaces, routes=ROUTES):
+    return follow_uplink(current, UplinkWish(), interfaces, routes)
+
+
+def test_the_uplink_stays_while_it_is_what_it_was():
+    current = pick()
+    better = route("0.0.0.0/0", 3, "172.30.0.1", metric=1)
+    assert follow(current, INTERFACES, (better, *ROUTES)) == current
+    grown = interface(2, "eth0", "192.168.1.5/24", "192.168.1.6/32")
+    assert follow(current, (BARE, grown, ETH1)) == replace(current, interface=grown)
+
+
+@pytest.mark.parametrize(
+    ("now", "source"),
+    [
+        (interface(2, "eth0", "192.168.1.7/24"), "192.168.1.7"),
+        (interface(2, "eth0"), None),
+        (interface(2, "eth0", "192.168.1.5/24", is_up=False), None),
+        (interface(9, "eth0", "192.168.1.5/24"), None),
+    ],
+    ids=["another address", "no address", "down", "another device"],
+)
+def test_an_uplink_that_is_not_what_it_was_is_chosen_anew(now, source):
+    routes = [entry for entry in ROUTES if entry.ifindex == 3 or source]
+    if source is None and now.ifindex == 2:
+        with pytest.raises(NoUplinkError):
+            follow(pick(), (now,))
+    uplink = follow(pick(), (now, ETH1), routes)
+    assert str(uplink.source) == (source or "172.30.0.11")
