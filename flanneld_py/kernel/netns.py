@@ -15,13 +15,16 @@ from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Self
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 """ioctl of include/uapi/linux/nsfs.h: answers with the CLONE_… flag of the namespace's kind."""
 
 _OWN = "/proc/thread-self/ns/net"
+
+_libc: Any = None
+"""The C library, opened with the first use: that takes as long as ten system calls."""
 
 
 def open_namespace(path: str) -> int:
@@ -97,6 +100,15 @@ def _enter(descriptor: int) -> None:
         return
     import ctypes
 
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) < 0:
+    if _open_libc().setns(descriptor, _CLONE_NEWNET) < 0:
         number = ctypes.get_errno()
         raise KernelError(number, operation, os.strerror(number))
+
+
+def _open_libc() -> Any:
+    global _libc  # noqa: PLW0603 - ctypes takes too long to import for who enters no namespace
+    if _libc is None:
+        import ctypes
+
+        _libc = ctypes.CDLL(None, use_errno=True)
+    return _libc

@@ -16,7 +16,7 @@ from flanneld_py.pods import errors
 from flanneld_py.pods.bridge_conf import StoreConf, first_address, gateway_of, last_address
 from flanneld_py.pods.errors import CniError
 from flanneld_py.pods.fields import is_name
-from flanneld_py.pods.files import read_file, replace_file, write_new_file
+from flanneld_py.pods.files import overwrite_file, read_file, replace_file, write_new_file
 from flanneld_py.pods.result import PodAddress
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _LAST = "last_reserved_ip."
 _BOOT = "boot_id"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _SEPARATOR = "\r\n"
+_boot_id: bytes | None = None
+"""As long as this process lives there is no other boot."""
 _ADDRESS_CHARACTERS = frozenset("0123456789abcdefABCDEF.:")
 
 
@@ -46,6 +48,13 @@ def pick_address(subnet: Prefix, last: int | None, taken: Container[int]) -> int
             if candidate not in taken:
                 return candidate
     return None
+
+
+def _read_boot_id() -> bytes:
+    global _boot_id  # noqa: PLW0603 - the kernel takes longer over this file than over any other
+    if _boot_id is None:
+        _boot_id = read_file(_BOOT_ID) or b""
+    return _boot_id
 
 
 class Holder(NamedTuple):
@@ -107,7 +116,7 @@ class AddressStore:
 
     def notice_boot(self) -> bool:
         """Say whether the machine was started anew since this was last called; the first time it is not known."""
-        present = read_file(_BOOT_ID) or b""
+        present = _read_boot_id()
         noted = read_file(f"{self._folder}/{_BOOT}")
         if noted != present:
             replace_file(f"{self._folder}/{_BOOT}", present, _FILE_MODE)
@@ -135,7 +144,7 @@ class AddressStore:
                 text = format_address(subnet.family, address)
                 write_new_file(f"{self._folder}/{text}", content, _FILE_MODE)
                 done.append(PodAddress(subnet, address, gateway_of(subnet)))
-                replace_file(f"{self._folder}/{_LAST}{index}", text.encode(), _FILE_MODE)
+                overwrite_file(f"{self._folder}/{_LAST}{index}", text.encode(), _FILE_MODE)
         except BaseException:
             self.give_back((reserved.subnet.family, reserved.address) for reserved in done)
             raise

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from flanneld_py.pods.files import read_all, read_file, replace_file, write_new_file
+from flanneld_py.pods.files import overwrite_file, read_all, read_file, replace_file, write_new_file
 
 
 def test_a_new_file_is_whole_and_does_not_replace_another(tmp_path):
@@ -23,6 +23,17 @@ def test_a_replaced_file_has_the_new_content_only(tmp_path):
     assert path.read_bytes() == read_file(str(path)) == b"short"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_is_written_over_stays_the_same_file(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"long content", b"short", b"longer"):
+        overwrite_file(str(path), content, 0o600)
+        assert path.read_bytes() == content
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    former = path.stat().st_ino
+    overwrite_file(str(path), b"x", 0o600)
+    assert path.stat().st_ino == former
 
 
 def test_what_is_absent_reads_as_none_and_what_is_too_long_is_refused(tmp_path):
