@@ -58,9 +58,10 @@ demo: venv ## three nodes, pods on each, every pod pings every other
 
 peers: ## build genuine Go flannel to measure against (needs go)
 	@command -v go >/dev/null || { echo "Go is missing, which builds Go flannel: apt-get install golang-go" >&2; exit 1; }
+	@command -v gcc >/dev/null || { echo "a C compiler is missing, which builds Go flannel's udp backend: apt-get install gcc" >&2; exit 1; }
 	@mkdir -p $(PEERS)
 	@echo "building Go flannel $(FLANNEL_VERSION) (some minutes when nothing is cached) ..."
-	@GOBIN=$(CURDIR)/$(PEERS) go install github.com/flannel-io/flannel@$(FLANNEL_VERSION)
+	@CGO_ENABLED=1 GOBIN=$(CURDIR)/$(PEERS) go install github.com/flannel-io/flannel@$(FLANNEL_VERSION)
 	@echo $(FLANNEL_VERSION) > $(PEERS)/flannel.version
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install $(PLUGINS)/meta/flannel@$(FLANNEL_PLUGIN_VERSION)
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install \

@@ -84,14 +84,20 @@ def is_ready(folder: LabFolder, node: Node) -> bool:
 
 
 def answers_ready(node: Node) -> bool:
-    """Ask /readyz, from within the node."""
+    """Ask /readyz, from within the node; a daemon that has none is ready when it is healthy."""
+    status = ask(node, "/readyz")
+    return (ask(node, "/healthz") if status == http.client.NOT_FOUND else status) == http.client.OK
+
+
+def ask(node: Node, path: str) -> int | None:
+    """Return the status of a page of the node's daemon, None if it does not answer."""
     connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=CALL_SECONDS)
     try:
         with in_network(node_place(node.name).network):
             connection.connect()
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.client.OK
+        connection.request("GET", path)
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()

@@ -346,7 +346,7 @@ BAD_CONFIGURATIONS = {
         "SubnetLen: 17 does not fit the network 10.5.0.0/16; expected 18 to 30"
     ),
     '{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}': (
-        "Backend.Type: 'pigeon' is not known here; expected one of: vxlan"
+        "Backend.Type: 'pigeon' is not known here; expected one of: "
     ),
 }
 

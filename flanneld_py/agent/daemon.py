@@ -142,6 +142,9 @@ def _make_on_demand(
     if node.config.backend_type != "vxlan" or node.config.ipv4 is None or node.config.ipv6 is not None:
         log.warning("on demand is for vxlan over IPv4: all peers of this network are programmed as they appear")
         return None
+    if not node.backend.answers_misses:
+        log.warning("on demand is for vxlan: all peers of this network are programmed as their leases appear")
+        return None
     finder = store.lease_finder(node.config.ipv4.subnet_len)
     if finder is None:
         log.warning("on demand needs a store that finds single leases: all peers are programmed as they appear")

@@ -70,6 +70,8 @@ class Backend(EntrySource, Protocol):
     """Whether routes to peers that Go flannel or an operator has made are ours to change."""
     nexthop_ids: range = range(0)
     """The ids of the nexthop objects that are ours."""
+    answers_misses: bool = False
+    """Whether a peer may be programmed when the kernel first asks for one of its addresses (`--on-demand`)."""
 
     async def prepare(self, sock: NetlinkSocket) -> None:
         """Have at hand what this node's lease and devices need: keys, programs, what a command says.

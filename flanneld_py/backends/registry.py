@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.underlay import Uplink
 
-BACKENDS = ("vxlan", "host-gw", "ipip", "alloc")
+BACKENDS = ("vxlan", "host-gw", "ipip", "udp", "alloc")
 """Each `some-type` stands in the module `some_type`, which has a function `parse_some_type`."""
 
 
 def parse_backend(config: NetworkConfig) -> Callable[[Uplink], Backend]:
     """Read the Backend part of the configuration; the result makes the backend for an uplink. Raises ConfigError."""
     if config.backend_type not in BACKENDS:
-        named = repr(config.backend_type) if config.backend_given else "udp, what a missing Backend means,"
-        raise ConfigError("Backend.Type", f"{named} is not known here; expected one of: {', '.join(BACKENDS)}")
+        said = "is not known here" if config.backend_type != "ipsec" else "is not built: wireguard encrypts as well"
+        known = ", ".join(BACKENDS)
+        raise ConfigError("Backend.Type", f"{config.backend_type!r} {said}; expected one of: {known}")
     name = config.backend_type.replace("-", "_")
     module = import_module(f"flanneld_py.backends.{name}")
     parse: Callable[[NetworkConfig], Callable[[Uplink], Backend]] = getattr(module, f"parse_{name}")

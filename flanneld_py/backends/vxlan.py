@@ -86,6 +86,8 @@ def parse_vxlan(config: NetworkConfig) -> Callable[[Uplink], VxlanBackend]:
 class VxlanBackend(Backend):
     """vxlan for one network and one uplink."""
 
+    answers_misses = True
+
     def __init__(self, config: NetworkConfig, settings: VxlanConfig, uplink: Uplink) -> None:
         self._settings = settings
         self._uplink = uplink

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from flanneld_py.core.entries import DrivenEntry
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flanneld_py.core.entries import DrivenEntry
     from flanneld_py.core.plan import Operation
 
 
@@ -51,3 +52,10 @@ class Feedback(Protocol):
     def doubt(self) -> None:
         """Have the tables of all drivers read again: somebody else may have changed one."""
         ...
+
+
+def driven_entry(operation: Operation) -> DrivenEntry:
+    """Return what an operation that a driver was given is about."""
+    if not isinstance(operation.entry, DrivenEntry):
+        raise TypeError(f"{operation.entry} is the kernel's")
+    return operation.entry

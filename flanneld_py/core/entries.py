@@ -7,7 +7,7 @@ other; two that are equal need no operation.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flanneld_py.core.prefix import format_address
 
@@ -79,8 +79,8 @@ class DrivenEntry(NamedTuple):
     """
 
     table: str
-    key: tuple[object, ...]
-    value: object = None
+    key: tuple[Any, ...]
+    value: Any = None
 
 
 class Kind(IntEnum):

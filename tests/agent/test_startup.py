@@ -71,7 +71,6 @@ async def test_configuration_that_comes_later(store, begin, caplog):
         ('{"Network":"10.5.0.0/16","SubnetLen":31,"Backend":{"Type":"vxlan"}}', "SubnetLen: 31 does not fit"),
         ('{"Network":"10.5.0.0/16","Backend":{"Type":"pigeon"}}', "Backend.Type: 'pigeon' is not known here"),
         ('{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":-1}}', "VNI: -1 is out of bounds"),
-        ('{"Network":"10.5.0.0/16"}', "Backend.Type: udp, what a missing Backend means, is not known here"),
     ],
 )
 async def test_bad_configuration_is_told_in_one_line_and_a_better_one_waited_for(store, begin, caplog, text, told):

@@ -3,9 +3,10 @@ import sys
 
 import pytest
 
-from flanneld_py.backends.registry import parse_backend
+from flanneld_py.backends.registry import BACKENDS, parse_backend
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.network_config import parse_network_config
+from tests.backends.nodes import make_backend
 
 
 def test_unknown_backend_is_named_with_those_there_are():
@@ -15,8 +16,7 @@ def test_unknown_backend_is_named_with_those_there_are():
 
 
 def test_missing_backend_means_udp():
-    with pytest.raises(ConfigError, match=r"Backend\.Type: udp, what a missing Backend means, is not known"):
-        parse_backend(parse_network_config('{"Network":"10.5.0.0/16"}'))
+    assert parse_backend(parse_network_config('{"Network":"10.5.0.0/16"}')).func.__name__ == "UdpBackend"
 
 
 def test_only_the_chosen_backend_is_imported():
@@ -30,3 +30,15 @@ def test_only_the_chosen_backend_is_imported():
     assert set(done.stdout.split()) == {
         f"flanneld_py.backends.{name}" for name in ("backend", "registry", "direct", "host_gw")
     }
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_every_backend_can_be_chosen(kind):
+    backend = make_backend(kind)
+    assert backend.mtu > 0
+    assert backend.claim_name
+
+
+def test_ipsec_is_told_of_wireguard():
+    with pytest.raises(ConfigError, match="'ipsec' is not built: wireguard encrypts as well"):
+        make_backend("ipsec")

@@ -1,0 +1,296 @@
+"""Carrying IPv4 packets between a TUN device and other nodes, each as the payload of one UDP datagram.
+
+Owns the data path in user space: two threads, one a direction, that block in the kernel and share nothing but the
+table of peers. Many packets cross the UDP socket in one call (UDP_SEGMENT, UDP_GRO; udp(7)), since Linux 5.0.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.ip_packet import (
+    FRAGMENTATION_NEEDED,
+    ICMP_TIME_EXCEEDED,
+    ICMP_UNREACHABLE,
+    IPV4_HEADER,
+    NET_UNREACHABLE,
+    TTL_EXCEEDED,
+    decrement_ttl,
+    make_icmp_error,
+    may_fragment,
+)
+from flanneld_py.core.prefix import IPV4, bits, format_address
+from flanneld_py.kernel.tun import attach_tun
+
+if TYPE_CHECKING:
+    from flanneld_py.core.prefix import Prefix
+
+log = logging.getLogger(__name__)
+
+OVERHEAD = 28
+"""Bytes of the outer IPv4 and UDP headers."""
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+_IP_MTU_DISCOVER = 10
+_IP_MTU = 14
+_IP_FREEBIND = 15
+_PMTUDISC_DONT = 0
+_PMTUDISC_DO = 2
+_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE = 32
+_SEGMENT = struct.Struct("=H")
+_GRO_SIZE = struct.Struct("=i")
+_ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
+
+_MOST_BYTES = 65000
+"""What one call may send: the largest IPv4 packet, less headers."""
+_MOST_SEGMENTS = 64
+"""UDP_MAX_SEGMENTS of Linux 4.18; later kernels take more."""
+_SOCKET_BUFFER = 1 << 22
+_IPV4_FIRST = 0x40
+_IPV4_LAST = 0x50
+_CACHED_WAYS = 1 << 16
+_ATTACH_PAUSE = 0.02
+"""Seconds between two looks for the device, which the reconciler makes and makes again."""
+
+_Way = tuple[str, int]
+_UNKNOWN: _Way = ("", 0)
+
+
+class Ways:
+    """Which node holds an address: the peers' subnets, written by one thread, read by another."""
+
+    def __init__(self, port: int) -> None:
+        """Begin empty; all nodes listen on `port`."""
+        self._port = port
+        self._by_length: dict[int, dict[int, _Way]] = {}
+        self.cache: dict[bytes, _Way] = {}
+        """What has been looked up, by the bytes of the address; another object after each change."""
+        self.peers: dict[Prefix, int] = {}
+
+    def put(self, subnet: Prefix, public_ip: int) -> None:
+        """Send what is for a subnet to a node."""
+        self.peers[subnet] = public_ip
+        shift = bits(IPV4) - subnet.length
+        way = (format_address(IPV4, public_ip), self._port)
+        self._by_length.setdefault(subnet.length, {})[subnet.address >> shift] = way
+        self.cache = {}
+
+    def remove(self, subnet: Prefix) -> None:
+        """Send what is for a subnet nowhere."""
+        if self.peers.pop(subnet, None) is not None:
+            del self._by_length[subnet.length][subnet.address >> (bits(IPV4) - subnet.length)]
+            self.cache = {}
+
+    def find(self, address: bytes) -> _Way:
+        """Return where an address is, by the longest prefix; _UNKNOWN for nowhere."""
+        number = int.from_bytes(address, "big")
+        cache = self.cache
+        for length, table in sorted(self._by_length.items(), reverse=True):
+            way = table.get(number >> (bits(IPV4) - length))
+            if way is not None:
+                break
+        else:
+            return _UNKNOWN
+        if len(cache) >= _CACHED_WAYS:
+            cache.clear()
+        cache[address] = way
+        return way
+
+
+class UdpTunnel:
+    """Both directions between the device and one UDP socket."""
+
+    def __init__(self, device: str, bound: socket.socket, icmp: socket.socket, ways: Ways, mtu: int) -> None:
+        """Prepare; `bound` and `icmp` come from the functions below, `mtu` is the device's, in bytes."""
+        self._device = device
+        self._socket = bound
+        self._ways = ways
+        self._icmp = icmp
+        self._mtu = mtu
+        self._tun = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._can_segment = True
+
+    def start(self) -> None:
+        """Carry packets from now on; the threads end with the process."""
+        for work, name in ((self._carry_out, "udp-out"), (self._carry_in, "udp-in")):
+            threading.Thread(target=work, name=name, daemon=True).start()
+
+    def _carry_out(self) -> None:
+        while True:
+            self._attach()
+            try:
+                self._send_all()
+            except OSError as error:
+                # The device has gone, and comes again.
+                log.info("device left: name=%s reason=%s", self._device, error.strerror)
+
+    def _attach(self) -> None:
+        said = ""
+        while True:
+            try:
+                # Attaching to a name that is not there would make a device that lasts no longer than we do.
+                socket.if_nametoindex(self._device)
+                fresh = attach_tun(self._device)
+            except OSError as error:
+                if error.errno not in {errno.ENODEV, errno.ENXIO} and str(error) != said:
+                    said = str(error)
+                    log.warning("waiting: for=device %s reason=%s", self._device, said)
+                time.sleep(_ATTACH_PAUSE)
+                continue
+            # The number stays, which the other thread writes to.
+            os.dup2(fresh, self._tun, inheritable=False)
+            os.close(fresh)
+            return
+
+    def _send_all(self) -> None:
+        """Send what the device is given, as many packets at a time as are for one node and of one size.
+
+        Raises OSError when the device can be read no more.
+        """
+        tun, ways, mtu = self._tun, self._ways, self._mtu
+        packets = bytearray(_MOST_BYTES + mtu)
+        view = memoryview(packets)
+        start = end = size = count = 0
+        way = _UNKNOWN
+        while True:
+            # Packets from `start` to `end` have been read and not sent.
+            try:
+                length = os.preadv(tun, (view[end : end + mtu],), -1, os.RWF_NOWAIT if count else 0)
+            except BlockingIOError:
+                self._send(view[start:end], size, way)
+                start = end = count = 0
+                continue
+            if not _IPV4_FIRST <= packets[end] < _IPV4_LAST or length < IPV4_HEADER:
+                continue
+            address = view[end + 16 : end + 20].tobytes()
+            towards = ways.cache.get(address) or ways.find(address)
+            if towards is _UNKNOWN:
+                self._answer(view[end : end + length], ICMP_UNREACHABLE, NET_UNREACHABLE)
+                continue
+            if not decrement_ttl(packets, end):
+                self._answer(view[end : end + length], ICMP_TIME_EXCEEDED, TTL_EXCEEDED)
+                continue
+            if count and (length > size or towards is not way):
+                self._send(view[start:end], size, way)
+                start = end
+                count = 0
+            if not count:
+                size, way = length, towards
+            end += length
+            count += 1
+            # A shorter one can only be the last of its kind.
+            if length < size or count == _MOST_SEGMENTS or end + mtu > _MOST_BYTES:
+                self._send(view[start:end], size, way)
+                start = end = count = 0
+
+    def _send(self, packets: memoryview, size: int, way: _Way) -> None:
+        """Send packets of one size, the last of which may be shorter."""
+        try:
+            if len(packets) <= size:
+                self._socket.sendto(packets, way)
+                return
+            if self._can_segment:
+                self._socket.sendmsg((packets,), ((socket.SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(size)),), 0, way)
+                return
+        except OSError as error:
+            if len(packets) <= size:
+                self._note_unsent(packets, way, error)
+                return
+            # EIO: the uplink leaves checksums to us; EINVAL: a segment does not fit the path, or no such option.
+            if error.errno in {errno.EIO, errno.ENOPROTOOPT}:
+                self._can_segment = False
+        for start in range(0, len(packets), size):
+            self._send(packets[start : start + size], size, way)
+
+    def _note_unsent(self, packet: memoryview, way: _Way, error: OSError) -> None:
+        if error.errno != errno.EMSGSIZE:
+            # As from a peer that is just restarting, or an uplink that is down: packets get lost then.
+            log.debug("packet not sent: to=%s reason=%s", way[0], error.strerror)
+            return
+        if not may_fragment(packet):
+            self._answer(packet, ICMP_UNREACHABLE, FRAGMENTATION_NEEDED, read_path_mtu(way) - OVERHEAD)
+            return
+        with suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+            try:
+                self._socket.sendto(packet, way)
+            finally:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+
+    def _carry_in(self) -> None:
+        """Give the device what comes from other nodes."""
+        packets = bytearray(1 << 16)
+        view = memoryview(packets)
+        while True:
+            try:
+                length, ancillary, _, _ = self._socket.recvmsg_into((packets,), _ANCILLARY)
+            except OSError as error:
+                # An unconnected socket is told of what it could not send, too.
+                log.debug("nothing received: reason=%s", error.strerror)
+                continue
+            size = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else length
+            for start in range(0, length, size or 1):
+                end = min(start + size, length)
+                if end - start < IPV4_HEADER or not _IPV4_FIRST <= packets[start] < _IPV4_LAST:
+                    continue
+                if not decrement_ttl(packets, start):
+                    self._answer(view[start:end], ICMP_TIME_EXCEEDED, TTL_EXCEEDED)
+                    continue
+                try:
+                    os.write(self._tun, view[start:end])
+                except OSError as error:
+                    log.debug("packet not taken: device=%s reason=%s", self._device, error.strerror)
+
+    def _answer(self, packet: memoryview, kind: int, code: int, mtu: int = 0) -> None:
+        answer = make_icmp_error(packet.tobytes(), kind, code, mtu)
+        if answer is not None:
+            with suppress(OSError):
+                self._icmp.sendto(answer[1], (format_address(IPV4, answer[0]), 0))
+
+
+def open_udp(address: str, port: int) -> socket.socket:
+    """Return a socket for a tunnel, bound to our own address. Raises OSError."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+        for option in (_SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
+            # Beyond the host's limit only root may go.
+            with suppress(OSError):
+                opened.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
+        # Kernels before 5.0 give each datagram by itself.
+        with suppress(OSError):
+            opened.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        opened.bind((address, port))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def open_icmp(address: str) -> socket.socket:
+    """Return a socket for ICMP messages from our address on the device, whether it is there yet or not. Raises OSError.
+
+    Written to the device, they would seem to come from outside with an address of ours, and be dropped as martian.
+    """
+    opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+    # What comes in is others' business; it is not even kept.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+    opened.bind((address, 0))
+    return opened
+
+
+def read_path_mtu(way: _Way) -> int:
+    """Return what the kernel knows to be the largest packet that gets to a node, in bytes. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(way)
+        return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)
