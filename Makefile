@@ -16,7 +16,7 @@ FLANNEL_PLUGIN_VERSION := v0.9.1
 PEERS := .cache/peers
 BENCH_ARGS ?= all --quick
 
-.PHONY: help venv check format test test-full demo peers bench bench-codec lock proto clean
+.PHONY: help venv check format test test-full demo peers pictures bench bench-codec lock proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -67,6 +67,9 @@ peers: ## build genuine Go flannel to measure against (needs go)
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install \
 	  $(foreach plugin,main/bridge main/loopback main/ptp ipam/host-local ipam/static meta/portmap meta/tuning,$(PLUGINS)/$(plugin)@$(PLUGINS_VERSION))
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install github.com/containernetworking/cni/cnitool@v1.2.3
+
+pictures: venv ## draw the pictures of the lab's page that the README shows (needs chromium)
+	@$(SANDBOX) env NETNS_LAB_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -k browser tests/netns_lab/test_lab_web.py
 
 bench: venv ## time this daemon, beside Go flannel after make peers (BENCH_ARGS='all' for all sizes)
 	@if [ -x $(PEERS)/flannel ]; then \

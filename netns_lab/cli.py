@@ -16,6 +16,7 @@ from netns_lab.errors import EXIT_FAILED, LabError
 from netns_lab.topology import IPV4, IPV6, NAME
 
 LAB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+LARGEST_PORT = 65535
 Arguments = argparse.Namespace
 
 
@@ -68,6 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     ping.add_argument("--nodes", action="store_true", help="the nodes over the underlay in place of the pods")
     ping.add_argument("--count", type=positive, default=3, help="packets for each pair (default: 3)")
     add("status", commands.run_status, "show what runs, and fail if something does not")
+    page = add("web", commands.run_web, "serve a page that shows the lab as it lives, and breaks it on request")
+    page.add_argument(
+        "--port", type=port, default=8000, help="where to serve, on 127.0.0.1; 0: any that is free (default: 8000)"
+    )
     add_bench_arguments(add("bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
     _add_pod_verbs(verbs.add_parser("pod", help="add or delete a pod", description="add or delete a pod"))
     return parser
@@ -104,6 +109,13 @@ def pod_name(text: str) -> str:
     if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r}: a name is 1 to 15 of a-z, 0-9 and -, a letter first")
     return text
+
+
+def port(text: str) -> int:
+    """Parse a TCP port. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > LARGEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
 
 
 def positive(text: str) -> int:

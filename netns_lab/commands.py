@@ -6,6 +6,7 @@ The modules that build a lab are imported where they are used: `exec` and `ping`
 import json
 import os
 import signal
+import socket
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from netns_lab.boundary import read_holder, run_inside
 from netns_lab.errors import EXIT_FAILED, EXIT_OK, UsageError
+from netns_lab.faults import Lab
 from netns_lab.folder import INSIDE, LabFolder, labs_folder
 from netns_lab.names import addresses, find_place, node_end_points, pod_end_points, substitute
 from netns_lab.pods import add_pod, delete_pod, find_pod, read_pods
@@ -110,6 +112,19 @@ def run_pod_delete(arguments: Namespace) -> int:
     def work(folder: LabFolder, _: Topology) -> int:
         delete_pod(folder, find_pod(folder, arguments.name))
         return EXIT_OK
+
+    return inside(arguments, work)
+
+
+def run_web(arguments: Namespace) -> int:
+    """Serve the page that shows the lab."""
+    listening = socket.create_server(("127.0.0.1", arguments.port))  # here, where the browser is, not in the lab
+
+    def work(folder: LabFolder, topology: Topology) -> int:
+        from netns_lab.web.server import serve
+
+        print(f"the lab is at http://127.0.0.1:{listening.getsockname()[1]}/ until Ctrl-C", flush=True)
+        return serve(Lab(folder, topology), listening)
 
     return inside(arguments, work)
 

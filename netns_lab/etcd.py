@@ -37,16 +37,11 @@ def member_program(folder: LabFolder, member: EtcdMember) -> Program:
 def start_etcd(folder: LabFolder, topology: Topology) -> None:
     """Start all members and wait until the cluster serves. Raises LabError."""
     make_plain_place(ETCD)
-    place = plain_place(ETCD)
     addresses = [member.address for member in topology.etcd]
-    plug_in(ETCD, place.network, topology.etcd_underlay, addresses, topology.mtu)
-    etcd = str(find_etcd())
-    help_text = run_to_end([etcd, "--help"], place, seconds=START_SECONDS)
-    # A lab's data need not outlive the machine, and other work on its disk should not slow the lab down (3.5 or newer).
-    extra = [NO_FSYNC] if NO_FSYNC in help_text.stdout + help_text.stderr else []
+    plug_in(ETCD, plain_place(ETCD).network, topology.etcd_underlay, addresses, topology.mtu)
+    for member in topology.etcd:
+        start_member(folder, topology, member)
     programs = [member_program(folder, member) for member in topology.etcd]
-    for member, program in zip(topology.etcd, programs, strict=True):
-        program.start([*member_command(etcd, member, topology, program), *extra], place)
 
     def healthy() -> bool:
         for program in programs:
@@ -54,6 +49,15 @@ def start_etcd(folder: LabFolder, topology: Topology) -> None:
         return all(is_healthy(member) for member in topology.etcd)
 
     wait_until(f"etcd at {endpoints(topology)} to serve", healthy, START_SECONDS)
+
+
+def start_member(folder: LabFolder, topology: Topology, member: EtcdMember) -> None:
+    """Start one member, on the data that it had, if any. Raises LabError."""
+    etcd, place, program = str(find_etcd()), plain_place(ETCD), member_program(folder, member)
+    help_text = run_to_end([etcd, "--help"], place, seconds=START_SECONDS)
+    # A lab's data need not outlive the machine, and other work on its disk should not slow the lab down (3.5 or newer).
+    extra = [NO_FSYNC] if NO_FSYNC in help_text.stdout + help_text.stderr else []
+    program.start([*member_command(etcd, member, topology, program), *extra], place)
 
 
 def member_command(etcd: str, member: EtcdMember, topology: Topology, program: Program) -> list[str]:

@@ -1,0 +1,1 @@
+"""A page that shows a lab as it lives, and breaks it on request."""
