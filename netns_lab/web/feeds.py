@@ -107,8 +107,8 @@ def _describe_node(node: NodeStatus) -> Json:
     return {
         "name": node.name,
         "underlay": node.underlay,
-        "address": node.address,
-        "subnet": node.subnet,
+        "addresses": node.addresses,
+        "subnets": node.subnets,
         "daemon": "ended" if node.pid is None else "ready" if node.ready else "starting",
         "devices": [
             {"name": name, "received": found.received_bytes, "sent": found.sent_bytes}
@@ -119,7 +119,7 @@ def _describe_node(node: NodeStatus) -> Json:
             for route in read_routes(network)
             if route.destination.prefixlen and route.gateway is not None
         ],
-        "pods": [{"name": pod.name, "address": pod.address} for pod in node.pods],
+        "pods": [{"name": pod.name, "addresses": pod.addresses} for pod in node.pods],
     }
 
 

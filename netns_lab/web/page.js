@@ -85,7 +85,7 @@ function drawNode(node, at) {
     element("rect", { class: "box", x: left, y: top, width: BOX.width, height: BOX.height, rx: 10 }),
     element("circle", { class: `dot ${PLACES[node.daemon]}`, cx: left + 16, cy: top + 18, r: 6 }),
     element("text", { class: "name", x: at.x, y: top + 23 }, node.name),
-    element("text", { class: "small", x: at.x, y: top + 42 }, withTunnel ? node.subnet ?? "no subnet" : "no tunnel device"),
+    element("text", { class: "small", x: at.x, y: top + 42 }, withTunnel ? node.subnets[0] ?? "no subnet" : "no tunnel device"),
   );
   const width = (BOX.width - 14) / Math.max(node.pods.length, 1);
   node.pods.forEach((pod, index) => {
@@ -173,11 +173,11 @@ function describeNode(node) {
   });
   return [
     ...definition("daemon", node.daemon, PLACES[node.daemon]),
-    ...definition("address", node.address),
+    ...definition("address", node.addresses.join(" ")),
     ...definition("underlay", node.underlay),
-    ...definition("subnet", node.subnet ?? "none yet"),
+    ...definition("subnet", node.subnets.join(" ") || "none yet"),
     ...(devices.length ? devices : definition("tunnel", "no device", "bad")),
-    ...node.pods.flatMap((pod) => definition(pod.name, pod.address)),
+    ...node.pods.flatMap((pod) => definition(pod.name, pod.addresses.join(" "))),
     ...node.routes.flatMap((route) => definition(route.to, `via ${route.via} ${route.device}`)),
   ];
 }
