@@ -118,6 +118,7 @@ class NodeStatus:
                 "name": uplink.interface.name,
                 "reason": uplink.reason,
                 "mtu": uplink.interface.mtu,
+                "sources": [str(source) for source in (uplink.source, uplink.source_ipv6) if source is not None],
                 "public_ip": _text(uplink.public_ip),
                 "public_ipv6": _text(uplink.public_ipv6),
             },

@@ -9,10 +9,12 @@ from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import IPV4, bits
 from flanneld_py.kernel import errnos
 from flanneld_py.kernel.link import create_link
+from flanneld_py.kernel.netlink import decode_u32
 
 if TYPE_CHECKING:
     from flanneld_py.core.prefix import Address
     from flanneld_py.kernel.device import LinkOptions
+    from flanneld_py.kernel.link import Link
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 IFLA_VXLAN_ID = 1
@@ -25,6 +27,17 @@ IFLA_VXLAN_GBP = 23
 
 OVERHEAD = {4: 50, 6: 70}
 """Bytes that encapsulation adds by the underlay's family: Ethernet 14, VXLAN 8, UDP 8, and IP 20 or 40."""
+
+
+def parent_index(link: Link) -> int:
+    """Return the index of the device that a vxlan device sends by, 0 where it has none."""
+    value = link.data.get(IFLA_VXLAN_LINK)
+    return 0 if value is None else decode_u32(value)
+
+
+def udp_port(link: Link) -> int:
+    """Return the UDP port of a vxlan device."""
+    return int.from_bytes(link.data[IFLA_VXLAN_PORT], "big")
 
 
 def vxlan_options(

@@ -1,0 +1,70 @@
+"""Whether the daemon runs and is well by its own account: its store, its lease, and what it refuses or is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flanneld_py.ctl.checks.finding import ERROR, WARNING, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flanneld_py.ctl.checks.facts import Facts
+
+_DAY = 86_400
+_SOON = 30 * _DAY
+_LITTLE_LEFT = 1800
+"""Seconds; the daemon renews an hour before the end."""
+_NAMED = 3
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    """Yield what the daemon complains of."""
+    if facts.daemon is None:
+        socket = facts.subnet_file.with_suffix(".sock")
+        yield Finding("daemon", ERROR, f"no flanneld answers at {socket}", ("systemctl start flanneld",))
+        return
+    for reason in facts.daemon["missing"]:
+        yield Finding("not-ready", ERROR, reason, ("flannelctl status",))
+    yield from _judge_store(facts, facts.daemon.get("store", {}))
+    yield from _judge_leases(facts.daemon)
+    thresh = facts.setting("net/ipv4/neigh/default/gc_thresh3")
+    if thresh is not None and facts.resolved > int(thresh) * 0.9:
+        told = f"the kernel keeps {facts.resolved} neighbours of {thresh}: beyond that it reaches no new ones"
+        names = ((number, int(thresh) * 4 >> (3 - number)) for number in (1, 2, 3))
+        mends = tuple(f"sysctl -w net.ipv4.neigh.default.gc_thresh{number}={value}" for number, value in names)
+        yield Finding("neighbours", ERROR, told, mends, safe=True)
+
+
+def _judge_store(facts: Facts, store: Mapping[str, Any]) -> Iterator[Finding]:
+    if store.get("trouble"):
+        told = f"the store cannot be followed: {store['trouble']}; traffic goes on, changes wait"
+        health = f"etcdctl --endpoints={','.join(store.get('endpoints', ()))} endpoint health"
+        yield Finding("store", ERROR, told, (health,))
+    for file, expiry in facts.expiries.items():
+        if isinstance(expiry, str):
+            yield Finding("certificate", ERROR, f"{file}: {expiry}", (f"put a certificate at {file}",))
+        elif expiry - facts.now < _SOON:
+            left = (expiry - facts.now) / _DAY
+            state = f"ends in {left:.0f} days" if left > 0 else f"ended {-left:.0f} days ago"
+            told = f"the certificate {file} {state}"
+            mend = f"put a new certificate at {file}: it is read at the next connection"
+            yield Finding("certificate", WARNING if left > 0 else ERROR, told, (mend,))
+
+
+def _judge_leases(daemon: Mapping[str, Any]) -> Iterator[Finding]:
+    lease = daemon.get("lease")
+    if lease is None:
+        return
+    left = lease["seconds_left"]
+    if left is not None and left < _LITTLE_LEFT:
+        yield Finding("lease", ERROR, f"{lease['key']} ends in {left:.0f} s and is not renewed", ("flannelctl status",))
+    for key, reason in list(daemon["skipped"].items())[:_NAMED]:
+        yield Finding("skipped-lease", WARNING, f"{key}: {reason}", (f"flannelctl lease release '{key}'",))
+    if len(daemon["skipped"]) > _NAMED:
+        yield Finding(
+            "skipped-lease", WARNING, f"{len(daemon['skipped']) - _NAMED} more leases", ("flannelctl status",)
+        )
+    for failure in daemon["failing"][:_NAMED]:
+        told = f"the kernel refuses {failure['entry']}: {failure['reason']}"
+        yield Finding("refused-entry", ERROR, told, ("flannelctl status",))

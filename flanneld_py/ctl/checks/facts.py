@@ -1,0 +1,218 @@
+"""What the checks judge: everything that they need of a node, read once. They themselves read nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flanneld_py.backends.vxlan import read_vtep
+from flanneld_py.core.errors import KernelError
+from flanneld_py.core.lease import encode_key
+from flanneld_py.core.lease_event import LeaseRejected
+from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.core.subnet_env import SubnetEnv, parse_subnet_env
+from flanneld_py.ctl.certificate import read_expiry
+from flanneld_py.ctl.daemon import NoDaemonError, ask
+from flanneld_py.ctl.errors import CtlError
+from flanneld_py.ctl.node_view import NodeView, find_ways, read_node_view
+from flanneld_py.ctl.peers import join
+from flanneld_py.ctl.store import work_in_store
+from flanneld_py.kernel import neighbour
+from flanneld_py.kernel.netlink_socket import NetlinkSocket
+from flanneld_py.kernel.sysctl import read_sysctl
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+_PATIENCE = 10.0
+"""Seconds for a program that lists firewall rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A node as it was found.
+
+    `daemon` is the status as the daemon tells it, None where none answers; `published` maps our tunnel devices to the
+    MACs that our lease tells the others; `peers` are the rows of `flannelctl peers`; `env` is the subnet file, or why
+    it cannot be read. `settings` are those below /proc/sys, by their path, None where the kernel has no such setting.
+    `filter_rules` is what `iptables -S` prints, `chains` what nft tells of the chains that drop what is forwarded,
+    with their `rules` as text; both None where they cannot be asked. `claimed` holds the devices that daemons of this
+    project hold. `conflists` maps the names of the network configurations to their texts, `plugins` are the
+    executables; both None where the folder is missing. `expiries` maps certificate files to the end of their validity
+    in seconds since the epoch, or to why that is unknown. `resolved` counts the neighbours that the kernel resolved.
+    """
+
+    now: float
+    daemon: Mapping[str, Any] | None
+    published: Mapping[str, str]
+    peers: Sequence[Mapping[str, Any]]
+    subnet_file: Path
+    env: SubnetEnv | str
+    view: NodeView
+    settings: Mapping[str, str | None]
+    filter_rules: Sequence[str] | None
+    chains: Sequence[Mapping[str, Any]] | None
+    claimed: frozenset[str]
+    conflists: Mapping[str, str] | None
+    conf_dir: Path
+    plugins: frozenset[str] | None
+    bin_dir: Path
+    has_kubelet: bool
+    expiries: Mapping[str, float | str]
+    resolved: int
+
+    def setting(self, path: str) -> str | None:
+        """Return a setting."""
+        return self.settings.get(path)
+
+
+def read_facts(options: argparse.Namespace) -> Facts:
+    """Look at the node that the command line is about. Raises KernelError."""
+    subnet_file, bin_dir, conf_dir = options.subnet_file, options.bin_dir, options.conf_dir
+    daemon, peers = _ask_daemon(subnet_file)
+    env = _read_env(subnet_file)
+    sock = NetlinkSocket()
+    try:
+        view = read_node_view(sock)
+        resolved = _count_resolved(sock)
+    finally:
+        sock.close()
+    store: Mapping[str, Any] = (daemon or {}).get("store", {})
+    return Facts(
+        now=time.time(),
+        daemon=daemon,
+        published=_read_published(options, daemon, env),
+        peers=join(peers, find_ways(view)),
+        subnet_file=subnet_file,
+        env=env,
+        view=view,
+        settings=_read_settings([link.name for link in view.devices]),
+        filter_rules=_run_lines("iptables", "-S"),
+        chains=_read_chains(),
+        claimed=_read_claimed(),
+        conflists=_read_conflists(conf_dir),
+        conf_dir=conf_dir,
+        plugins=frozenset(os.listdir(bin_dir)) if bin_dir.is_dir() else None,  # noqa: PTH208 - names are wanted
+        bin_dir=bin_dir,
+        has_kubelet=Path("/var/lib/kubelet").is_dir(),
+        expiries={file: read_expiry(Path(file)) for key in ("cafile", "certfile") if (file := store.get(key))},
+        resolved=resolved,
+    )
+
+
+def _ask_daemon(subnet_file: Path) -> tuple[Mapping[str, Any] | None, Sequence[dict[str, str]] | None]:
+    try:
+        return ask(subnet_file, "status"), ask(subnet_file, "peers")["peers"]
+    except NoDaemonError:
+        return None, None
+
+
+def _read_published(
+    options: argparse.Namespace, daemon: Mapping[str, Any] | None, env: SubnetEnv | str
+) -> dict[str, str]:
+    """Return what the daemon says of its devices; where none answers, what our lease in etcd says."""
+    if daemon is not None:
+        return {device["name"]: device["mac"] for device in daemon.get("devices", ())}
+    if isinstance(env, str):
+        return {}
+    name = encode_key(*(next((one for one in env.subnets if one.family == family), None) for family in (IPV4, IPV6)))
+    try:
+        found = work_in_store(options, lambda store: store.read_lease(name))
+    except CtlError:
+        return {}
+    if found is None or isinstance(found.lease, LeaseRejected):
+        return {}
+    published = {}
+    attrs = found.lease.attrs
+    for prefix, data in (("flannel", attrs.backend_data), ("flannel-v6", attrs.backend_v6_data)):
+        with suppress(ValueError):
+            vni, mac = read_vtep(data)
+            published[f"{prefix}.{vni}"] = mac.hex(":")
+    return published
+
+
+def _read_env(path: Path) -> SubnetEnv | str:
+    try:
+        return parse_subnet_env(path.read_text(errors="replace"))
+    except OSError as error:
+        return str(error.strerror)
+    except ValueError as error:
+        return str(error)
+
+
+def _read_settings(devices: Sequence[str]) -> dict[str, str | None]:
+    paths = [
+        "net/ipv4/ip_forward",
+        "net/ipv6/conf/all/forwarding",
+        "net/ipv4/conf/all/rp_filter",
+        "net/bridge/bridge-nf-call-iptables",
+        "net/ipv4/neigh/default/gc_thresh3",
+        *(f"net/ipv4/conf/{device}/rp_filter" for device in devices),
+        *(f"net/ipv4/conf/{device}/forwarding" for device in devices),
+    ]
+    found: dict[str, str | None] = {}
+    for path in paths:
+        try:
+            found[path] = read_sysctl(*path.split("/"))
+        except KernelError:
+            found[path] = None
+    return found
+
+
+def _run_lines(*command: str) -> list[str] | None:
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_PATIENCE)
+    except (subprocess.SubprocessError, OSError):
+        return None
+    return done.stdout.splitlines()
+
+
+def _read_chains() -> list[dict[str, Any]] | None:
+    import json
+
+    lines = _run_lines("nft", "-j", "list", "chains")
+    if lines is None:
+        return None
+    entries = json.loads("".join(lines) or "{}").get("nftables", [])
+    chains = [entry["chain"] for entry in entries if "chain" in entry]
+    dropping = [chain for chain in chains if chain.get("hook") == "forward" and chain.get("policy") == "drop"]
+    return [
+        chain | {"rules": _run_lines("nft", "list", "chain", chain["family"], chain["table"], chain["name"]) or []}
+        for chain in dropping
+    ]
+
+
+def _read_claimed() -> frozenset[str]:
+    try:
+        lines = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    mark = "@flanneld-py/"
+    return frozenset(line.rpartition(mark)[2] for line in lines if mark in line)
+
+
+def _read_conflists(folder: Path) -> dict[str, str] | None:
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".conf", ".conflist", ".json"})
+    return {path.name: path.read_text(errors="replace") for path in files if path.is_file()}
+
+
+def _count_resolved(sock: NetlinkSocket) -> int:
+    def decode(message: Any) -> bool | None:
+        _, _, permanent = neighbour.decode_header(message)
+        return None if permanent else True
+
+    return sum(
+        len(sock.dump(neighbour.encode_dump_neighbours(family, 0), decode, "read neighbours"))
+        for family in (IPV4, IPV6)
+    )

@@ -1,0 +1,98 @@
+"""Whether the host forwards at all what comes and goes through our devices, and whom it lets through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.core.subnet_env import SubnetEnv
+from flanneld_py.ctl.checks.finding import ERROR, WARNING, Finding
+from flanneld_py.kernel.vxlan import udp_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flanneld_py.core.prefix import Prefix
+    from flanneld_py.ctl.checks.facts import Facts
+
+
+def judge(facts: Facts) -> Iterator[Finding]:
+    """Yield what keeps the host from forwarding."""
+    networks = facts.env.networks if isinstance(facts.env, SubnetEnv) else ()
+    yield from _judge_settings(facts, {network.family for network in networks} or {IPV4})
+    yield from _judge_bridge(facts)
+    for network in networks:
+        if network.family == IPV4:
+            yield from _judge_iptables(facts, network)
+        yield from _judge_nftables(facts, network)
+    yield from _judge_input(facts)
+
+
+def _judge_settings(facts: Facts, families: set[int]) -> Iterator[Finding]:
+    for family, path in ((IPV4, "net/ipv4/ip_forward"), (IPV6, "net/ipv6/conf/all/forwarding")):
+        if family in families and facts.setting(path) == "0":
+            told = "the host forwards no packet between pods and other nodes"
+            yield Finding("ip-forward", ERROR, f"{path} is 0: {told}", (f"sysctl -w {path}=1",), safe=True)
+    for link in facts.view.devices:
+        path = f"net/ipv4/conf/{link.name}/rp_filter"
+        # The larger of the device's and the host's value counts; 1 is strict, 2 loose.
+        values = [facts.setting(path), facts.setting("net/ipv4/conf/all/rp_filter")]
+        if max(int(value or 0) for value in values) == 1:
+            told = "packets are dropped whose way back leads elsewhere, as while a peer changes its way"
+            yield Finding(
+                "rp-filter", WARNING, f"{link.name} is checked strictly: {told}", (f"sysctl -w {path}=2",), safe=True
+            )
+
+
+def _judge_bridge(facts: Facts) -> Iterator[Finding]:
+    path = "net/bridge/bridge-nf-call-iptables"
+    value = facts.setting(path)
+    told = "pods do not reach services whose other end is on their own node"
+    if value == "0":
+        yield Finding("bridge-nf", WARNING, f"{path} is 0: {told}", (f"sysctl -w {path}=1",), safe=True)
+    elif value is None and facts.has_kubelet:
+        load = ("modprobe br_netfilter", "echo br_netfilter > /etc/modules-load.d/br_netfilter.conf")
+        yield Finding("bridge-nf", WARNING, f"br_netfilter is not loaded: {told}", load)
+
+
+def _judge_iptables(facts: Facts, network: Prefix) -> Iterator[Finding]:
+    rules = facts.filter_rules or ()
+    if "-P FORWARD DROP" not in rules:
+        return
+    forward = [rule for rule in rules if rule.startswith(("-A FORWARD ", "-A FLANNEL-FWD "))]
+    missing = [
+        flag for flag in ("-s", "-d") if not any(f"{flag} {network} " in rule and "ACCEPT" in rule for rule in forward)
+    ]
+    if missing:
+        mends = tuple(f"iptables -I FORWARD {flag} {network} -j ACCEPT" for flag in missing)
+        told = f"iptables drops what is forwarded unless a rule accepts it, and none does for {network}"
+        yield Finding("forward-policy", ERROR, told, mends, safe=True)
+
+
+def _judge_nftables(facts: Facts, network: Prefix) -> Iterator[Finding]:
+    word = {IPV4: "ip", IPV6: "ip6"}[network.family]
+    for chain in facts.chains or ():
+        if chain["family"] not in {word, "inet"} or (chain["table"], chain["name"]) == ("filter", "FORWARD"):
+            continue  # iptables' own chain has a check of its own
+        place = f"{chain['family']} {chain['table']} {chain['name']}"
+        wanted = [f"{word} {side} {network} accept" for side in ("saddr", "daddr")]
+        missing = [rule for rule in wanted if rule not in map(str.strip, chain["rules"])]
+        if missing:
+            told = f"the nftables chain {place} drops what no rule accepts, and none names {network}"
+            mends = tuple(f"nft insert rule {place} {rule}" for rule in missing)
+            yield Finding("forward-chain", WARNING, told, mends)
+
+
+def _judge_input(facts: Facts) -> Iterator[Finding]:
+    rules = [rule for rule in facts.filter_rules or () if rule.startswith(("-A INPUT ", "-P INPUT "))]
+    for port in sorted({udp_port(link) for link in facts.view.devices if link.kind == "vxlan"}):
+        ours = [rule for rule in rules if f"--dport {port} " in rule]
+        for rule in ours:
+            if "-j DROP" in rule or "-j REJECT" in rule:
+                told = f"iptables drops what other nodes send to UDP port {port}: {rule}"
+                yield Finding("tunnel-port", ERROR, told, (f"iptables {rule.replace('-A ', '-D ', 1)}",))
+        if "-P INPUT DROP" in rules and not any("-j ACCEPT" in rule for rule in ours):
+            told = f"iptables drops what comes in unless a rule accepts it, and none does for UDP port {port}"
+            yield Finding(
+                "tunnel-port", ERROR, told, (f"iptables -I INPUT -p udp --dport {port} -j ACCEPT",), safe=True
+            )

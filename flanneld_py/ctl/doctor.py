@@ -1,0 +1,79 @@
+"""`flannelctl doctor`: looks for what users run into, says what was seen and what mends it, and mends what is safe."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flanneld_py.ctl.checks import judge_all
+from flanneld_py.ctl.checks.facts import read_facts
+from flanneld_py.ctl.output import NOT_WELL, OK, Table, show, show_json
+from flanneld_py.ctl.store import add_store_flags
+
+if TYPE_CHECKING:
+    import argparse
+
+    from flanneld_py.ctl.checks.finding import Finding
+    from flanneld_py.ctl.subparsers import Subparsers
+
+
+def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
+    """Add `doctor` to the command line."""
+    parser = subcommands.add_parser(
+        "doctor",
+        help="look for what goes wrong on nodes, and for what mends it",
+        description="Checks this node. Exits with 0 when nothing is found, with 3 when something is.",
+    )
+    parser.add_argument("--fix", action="store_true", help="run the commands that are safe, and look again")
+    parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="of CNI plugins (%(default)s)")
+    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="of configurations (%(default)s)")
+    add_store_flags(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    found = _look(options)
+    done: list[str] = []
+    if options.fix:
+        done = [_carry_out(command) for finding in found if finding.safe for command in finding.mend]
+        found = _look(options)
+    if options.json:
+        show_json({"done": done, "findings": [finding._asdict() for finding in found]})
+    else:
+        show([*done, *describe(found)])
+    return NOT_WELL if found else OK
+
+
+def _look(options: argparse.Namespace) -> list[Finding]:
+    return judge_all(read_facts(options))
+
+
+def _carry_out(command: str) -> str:
+    words = shlex.split(command)
+    if words[0] == "flannelctl":
+        words[0] = sys.argv[0]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"failed: {command}: {error.strerror}"
+    if done.returncode:
+        return f"failed: {command}: {done.stderr.strip()}"
+    return f"done: {command}"
+
+
+def describe(found: list[Finding]) -> list[str | Table]:
+    """Write findings for a reader."""
+    if not found:
+        return ["nothing found"]
+    rows = [[one.severity, one.check, one.evidence] for one in found]
+    mends = [f"  {command}" for one in found for command in one.mend]
+    safe = any(one.safe for one in found)
+    return [
+        Table("", ("severity", "check", "what was seen"), rows),
+        "what mends it:",
+        *dict.fromkeys(mends),
+        *(["flannelctl doctor --fix does those of it that are safe"] if safe else []),
+    ]
