@@ -139,11 +139,8 @@ def _make_on_demand(
     """Return what answers misses, if that is asked for and can be done here; says why it cannot."""
     if not options.on_demand:
         return None
-    if node.config.backend_type != "vxlan" or node.config.ipv4 is None or node.config.ipv6 is not None:
+    if not node.backend.answers_misses or node.config.ipv4 is None or node.config.ipv6 is not None:
         log.warning("on demand is for vxlan over IPv4: all peers of this network are programmed as they appear")
-        return None
-    if not node.backend.answers_misses:
-        log.warning("on demand is for vxlan: all peers of this network are programmed as their leases appear")
         return None
     finder = store.lease_finder(node.config.ipv4.subnet_len)
     if finder is None:
