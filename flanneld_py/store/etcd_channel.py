@@ -1,56 +1,107 @@
-"""Opening a gRPC channel to one etcd endpoint, with TLS where it asks for it.
+"""Opening a connection to one etcd endpoint, with TLS where it asks for it.
 
-Owns the channel's settings. Certificate files are read anew for each channel, so replaced files are taken up at the
-next connection; they are checked first, because gRPC ends the whole process on some that are wrong.
+Certificate files are read anew for each channel, so replaced files are taken up at the next connection.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.errors import StoreError
-from flanneld_py.store.grpc_library import aio, grpc
+from flanneld_py.store.grpc_connection import Connection, connection_error
+from flanneld_py.store.grpc_status import CallError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from flanneld_py.store.etcd_options import Endpoint, EtcdOptions
+    from flanneld_py.store.grpc_call import Call
 
-_SETTINGS = (
-    ("grpc.max_receive_message_length", -1),  # a page of leases and a storm of events exceed the default of 4 MiB
-    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the back-off of the one it replaces
-    ("grpc.enable_retries", 0),  # retrying is ours, on another endpoint
-    ("grpc.enable_http_proxy", 0),  # a node's store is no web site
-    ("grpc.service_config_disable_resolution", 1),  # no DNS TXT query for each host name
-    ("grpc.keepalive_time_ms", 30_000),  # etcd refuses pings more often than every 5 s
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),  # an idle watch is pinged for as long as it lives
-)
+CONNECT_TIMEOUT = 5.0
+"""Seconds until an endpoint that does not take our connection counts as dead."""
 
 
-def open_channel(endpoint: Endpoint, options: EtcdOptions) -> aio.Channel:
-    """Return a channel that connects at its first call; raise StoreError where a certificate file is unusable."""
-    if not endpoint.secure:
-        return aio.insecure_channel(endpoint.target, options=_SETTINGS)
-    return aio.secure_channel(endpoint.target, _read_credentials(options), options=_SETTINGS)
+class Channel:
+    """A connection that is made with the first call; once lost, it stays lost."""
+
+    def __init__(self, endpoint: Endpoint, options: EtcdOptions) -> None:
+        """Prepare; raise StoreError where a certificate file is unusable."""
+        self._endpoint = endpoint
+        self._tls = _read_credentials(options) if endpoint.secure else None
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
+        self._closed = False
+
+    async def open_call(self, path: str, metadata: Sequence[tuple[str, str]], only: bytes | None = None) -> Call:
+        """Begin a call; with its `only` request, if there is just one. Raises CallError."""
+        if self._connection is None:
+            self._connection = await self._connect()
+        return self._connection.open_call(path, metadata, only)
+
+    def close(self) -> None:
+        """End the connection; calls on it fail, and later ones too."""
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is not None:
+            self._connection.close(_given_up())
+
+    async def _connect(self) -> Connection:
+        if self._closed:
+            raise _given_up()
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._open(), name="connect to etcd")
+            self._connecting.add_done_callback(_look_at)
+        # Whoever waits may be cancelled; others wait for the same connection.
+        await asyncio.wait((self._connecting,))
+        if self._connecting.cancelled():
+            raise _given_up()
+        return self._connecting.result()
+
+    async def _open(self) -> Connection:
+        host, _, port = self._endpoint.target.rpartition(":")
+        host = host.strip("[]")
+        made = Connection(self._endpoint.target, secure=self._endpoint.secure)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await asyncio.get_running_loop().create_connection(
+                    lambda: made, host, int(port), ssl=self._tls, server_hostname=host if self._tls else None
+                )
+        except TimeoutError as error:
+            raise CallError(Status.DEADLINE_EXCEEDED, "no connection in time") from error
+        except socket.gaierror as error:
+            raise CallError(Status.UNAVAILABLE, f"errors resolving {host}: {error.strerror}") from error
+        except OSError as error:
+            raise connection_error(error) from error
+        return made
 
 
-def _read_credentials(options: EtcdOptions) -> grpc.ChannelCredentials:
-    roots = certificate = key = None
+def _look_at(task: asyncio.Task[Connection]) -> None:
+    if not task.cancelled():
+        task.exception()  # so that asyncio does not complain where nobody waits any more
+
+
+def _given_up() -> CallError:
+    return CallError(Status.UNAVAILABLE, "the connection was given up")
+
+
+def _read_credentials(options: EtcdOptions) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["h2"])
     if options.cafile:
         with _naming(f"--etcd-cafile {options.cafile}"):
             context.load_verify_locations(options.cafile)
-            roots = Path(options.cafile).read_bytes()
+    else:
+        context.load_default_certs()
     if options.certfile:
         with _naming(f"--etcd-certfile {options.certfile} with --etcd-keyfile {options.keyfile}"):
             # Nobody is there to type a passphrase; without this OpenSSL would ask on the terminal.
             context.load_cert_chain(options.certfile, options.keyfile, password=_refuse_passphrase)
-            certificate, key = Path(options.certfile).read_bytes(), Path(options.keyfile).read_bytes()
-    return grpc.ssl_channel_credentials(roots, key, certificate)
+    return context
 
 
 @contextmanager

@@ -15,14 +15,14 @@ from flanneld_py.core.errors import StoreError
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.counts import StoreCounts
 from flanneld_py.store.etcd_api import AUTHENTICATE, RANGE, KeyRange, Method, Request, Response
-from flanneld_py.store.etcd_channel import open_channel
+from flanneld_py.store.etcd_channel import Channel
 from flanneld_py.store.etcd_errors import EndpointError, is_stale_token, translate
 from flanneld_py.store.etcd_stream import EtcdStream
-from flanneld_py.store.grpc_library import aio
+from flanneld_py.store.grpc_status import CallError, Status
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from flanneld_py.store.etcd_options import Endpoint, EtcdOptions
 
@@ -38,7 +38,7 @@ _REQUIRE_LEADER = ("hasleader", "true")
 
 class _Connection(NamedTuple):
     endpoint: Endpoint
-    channel: aio.Channel
+    channel: Channel
 
 
 class EtcdClient:
@@ -87,28 +87,22 @@ class EtcdClient:
             yield page
 
     @asynccontextmanager
-    async def stream(
-        self, method: Method[Request, Response], *, deadline: float | None = None
-    ) -> AsyncIterator[EtcdStream[Request, Response]]:
+    async def stream(self, method: Method[Request, Response]) -> AsyncIterator[EtcdStream[Request, Response]]:
         """Open a stream; what fails on it, or the end of its channel, is raised as StoreError."""
         connection = await self._connect()
-        call = connection.channel.stream_stream(method.path, method.encode, method.decode)(
-            timeout=deadline, metadata=(*self._metadata(), _REQUIRE_LEADER)
-        )
-        stream = EtcdStream(call)
+        stream: EtcdStream[Request, Response] | None = None
         try:
+            call = await connection.channel.open_call(method.path, (*self._metadata(), _REQUIRE_LEADER))
+            stream = EtcdStream(call, method)
             yield stream
-        except EndpointError as error:  # it is dead, though gRPC has not noticed
-            await self._disconnect(connection)
+        except EndpointError as error:  # it is dead, though the connection stands
+            self._disconnect(connection)
             raise EndpointError(f"etcd at {connection.endpoint}: {error}") from error
-        except aio.AioRpcError as error:
-            raise await self._failed(connection, error) from error
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                raise
-            raise _given_up(connection) from error
+        except CallError as error:
+            raise self._failed(connection, error) from error
         finally:
-            stream.cancel()
+            if stream is not None:
+                stream.cancel()
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -122,7 +116,7 @@ class EtcdClient:
     async def close(self) -> None:
         """Close the channel; calls under way and later ones raise StoreError."""
         self._closed = True
-        await self._disconnect(self._connection)
+        self._disconnect(self._connection)
 
     async def _counted(
         self,
@@ -165,19 +159,18 @@ class EtcdClient:
         request: Request,
         metadata: tuple[tuple[str, str], ...],
     ) -> Response:
-        call = connection.channel.unary_unary(method.path, method.encode, method.decode)
         try:
-            return await call(request, timeout=CALL_TIMEOUT, metadata=metadata)
-        except aio.AioRpcError as error:
-            raise await self._failed(connection, error) from error
-        except asyncio.CancelledError as error:
-            if _is_cancelled():
-                raise
-            raise _given_up(connection) from error
+            async with asyncio.timeout(CALL_TIMEOUT):
+                return method.decode(await _ask(connection.channel, method.path, metadata, method.encode(request)))
+        except TimeoutError:
+            error = CallError(Status.DEADLINE_EXCEEDED, "no answer in time")
+            raise self._failed(connection, error) from None
+        except CallError as error:
+            raise self._failed(connection, error) from error
 
     async def _exchange(self, method: Method[Request, Response], request: Request) -> Response:
-        async with self.stream(method, deadline=CALL_TIMEOUT) as stream:
-            await stream.write(request)
+        async with self.stream(method) as stream:
+            stream.write(request)
             response = await stream.read(CALL_TIMEOUT)
             if response is None:
                 raise EndpointError("no answer in time")
@@ -189,7 +182,7 @@ class EtcdClient:
         if self._connection is None:
             endpoint = self._options.endpoints[self._next]
             self.counts.connections += 1
-            self._connection = _Connection(endpoint, open_channel(endpoint, self._options))
+            self._connection = _Connection(endpoint, Channel(endpoint, self._options))
         connection = self._connection
         if self._options.username and self._token is None:
             self._token = await self._authenticate(connection)
@@ -209,21 +202,21 @@ class EtcdClient:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("token", self._token),) if self._token else ()
 
-    async def _failed(self, connection: _Connection, error: aio.AioRpcError) -> StoreError:
+    def _failed(self, connection: _Connection, error: CallError) -> StoreError:
         if is_stale_token(error, self._options):
             self.forget_token()
-            return _StaleTokenError(f"etcd at {connection.endpoint}: {error.details()}")
+            return _StaleTokenError(f"etcd at {connection.endpoint}: {error.details}")
         failure = translate(error, connection.endpoint, self._options)
         if isinstance(failure, EndpointError):
-            await self._disconnect(connection)
+            self._disconnect(connection)
         return failure
 
-    async def _disconnect(self, connection: _Connection | None) -> None:
+    def _disconnect(self, connection: _Connection | None) -> None:
         # Another task may have changed the endpoint already: then this one is not at fault.
         if connection is not None and connection is self._connection:
             self._connection = None
             self._next = (self._next + 1) % len(self._options.endpoints)
-            await connection.channel.close()
+            connection.channel.close()
 
 
 class _StaleTokenError(EndpointError):
@@ -234,7 +227,13 @@ def _given_up(connection: _Connection) -> EndpointError:
     return EndpointError(f"etcd at {connection.endpoint}: the connection was given up")
 
 
-def _is_cancelled() -> bool:
-    """Tell the end of our own task from that of the channel, which gRPC reports by the same exception."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def _ask(channel: Channel, path: str, metadata: Sequence[tuple[str, str]], request: bytes) -> bytes:
+    """Make one call of one request and one response. Raises CallError."""
+    call = await channel.open_call(path, metadata, request)
+    try:
+        response = await call.receive()
+        if response is None or await call.receive() is not None:
+            raise CallError(Status.INTERNAL, "no single answer came")
+    finally:
+        call.cancel()
+    return response

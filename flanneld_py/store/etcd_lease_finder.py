@@ -195,7 +195,7 @@ class EtcdLeaseFinder:
         self._changed.clear()
         for name in self._watched.keys() - self._followed.keys():
             cancel = pb.WatchCancelRequest(watch_id=self._watched.pop(name))
-            await stream.write(pb.WatchRequest(cancel_request=cancel))
+            stream.write(pb.WatchRequest(cancel_request=cancel))
         for name in self._followed.keys() - self._watched.keys():
             self._watched[name], self._next_id = self._next_id, self._next_id + 1
             revision = self._followed.get(name, 0)
@@ -204,7 +204,7 @@ class EtcdLeaseFinder:
                 start_revision=revision + 1 if revision else 0,
                 watch_id=self._watched[name],
             )
-            await stream.write(pb.WatchRequest(create_request=create))
+            stream.write(pb.WatchRequest(create_request=create))
 
 
 def _check(response: pb.WatchResponse) -> None:

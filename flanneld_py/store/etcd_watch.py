@@ -133,7 +133,7 @@ class RangeWatch:
             fragment=True,
         )
         async with self._client.stream(WATCH) as stream:
-            await stream.write(pb.WatchRequest(create_request=create))
+            stream.write(pb.WatchRequest(create_request=create))
             while True:
                 response = await read_alive(stream)
                 self._check(response)
@@ -181,7 +181,7 @@ async def read_alive(stream: EtcdStream[pb.WatchRequest, pb.WatchResponse]) -> p
     """Return the next response; a stream that has been silent for long must give a sign of life."""
     response = await stream.read(LONGEST_SILENCE)
     if response is None:
-        await stream.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        stream.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
         response = await stream.read(LONGEST_ANSWER)
     if response is None:
         raise EndpointError("the watch is silent and gives no sign of life when asked")

@@ -5,26 +5,21 @@ import pytest
 from flanneld_py.core.errors import StoreError
 from flanneld_py.store.etcd_errors import EndpointError, HistoryLostError, is_stale_token, translate
 from flanneld_py.store.etcd_options import EtcdOptions, parse_endpoints
-from flanneld_py.store.grpc_library import aio, grpc
+from flanneld_py.store.grpc_status import CallError, Status
 
 OPTIONS = EtcdOptions(parse_endpoints("https://10.0.0.1:2379"))
 USER = EtcdOptions(parse_endpoints("https://10.0.0.1:2379"), username="flannel", password="x" * 8)
 
 
 def failure(code, details):
-    return aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details)
+    return CallError(code, details)
 
 
-CONNECT = "failed to connect to all addresses; last error: UNKNOWN: ipv4:10.0.0.1:2379: "
 SEEN = [
-    ("UNAVAILABLE", CONNECT + "Failed to connect to remote host: connect: Connection refused (111)", "is etcd running"),
-    ("UNAVAILABLE", CONNECT + "connect: No route to host (113)", "is the network up?"),
-    ("UNAVAILABLE", "errors resolving etcd.example:2379: [field:hostname lookup error: ...]", "does not resolve"),
-    (
-        "UNAVAILABLE",
-        "DNS resolution failed for etcd.example:2379: C-ares status",
-        "does not resolve",
-    ),
+    ("UNAVAILABLE", "Connection refused", "is etcd running"),
+    ("UNAVAILABLE", "No route to host", "is the network up?"),
+    ("UNAVAILABLE", "errors resolving etcd.example: Name or service not known", "does not resolve"),
+    ("UNAVAILABLE", "connection lost", "is etcd still running"),
     ("UNAVAILABLE", "etcdserver: no leader", "has no leader"),
     ("UNAVAILABLE", "etcdserver: request timed out", "is a majority of its members up?"),
     ("UNAVAILABLE", "something that nobody has seen", "something that nobody has seen (UNAVAILABLE)"),
@@ -37,7 +32,7 @@ SEEN = [
 
 @pytest.mark.parametrize(("code", "details", "expected"), SEEN)
 def test_each_is_one_line_that_says_which_and_what(code, details, expected):
-    error = translate(failure(grpc.StatusCode[code], details), OPTIONS.endpoints[0], OPTIONS)
+    error = translate(failure(Status[code], details), OPTIONS.endpoints[0], OPTIONS)
     assert isinstance(error, StoreError)
     assert isinstance(error, EndpointError) == (code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"})
     text = str(error)
@@ -47,12 +42,12 @@ def test_each_is_one_line_that_says_which_and_what(code, details, expected):
 
 
 def test_compacted_history_is_told_apart():
-    error = failure(grpc.StatusCode.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
+    error = failure(Status.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
     assert isinstance(translate(error, OPTIONS.endpoints[0], OPTIONS), HistoryLostError)
 
 
 def test_missing_permission_names_user_and_keys():
-    error = failure(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+    error = failure(Status.PERMISSION_DENIED, "etcdserver: permission denied")
     assert "user 'flannel' a role" in str(translate(error, "e", USER))
     assert "our client certificate's user a role" in str(translate(error, "e", OPTIONS))
 
@@ -63,7 +58,7 @@ def test_a_new_token_is_worth_a_try_only_with_a_user():
         ("INVALID_ARGUMENT", "etcdserver: user name is empty"),
         ("INVALID_ARGUMENT", "etcdserver: revision of auth store is old"),
     ]:
-        error = failure(grpc.StatusCode[code], details)
+        error = failure(Status[code], details)
         assert is_stale_token(error, USER)
         assert not is_stale_token(error, OPTIONS)
-    assert not is_stale_token(failure(grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader"), USER)
+    assert not is_stale_token(failure(Status.UNAVAILABLE, "etcdserver: no leader"), USER)

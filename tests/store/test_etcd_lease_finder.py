@@ -53,10 +53,10 @@ def count_calls(monkeypatch):
             async with stream(method, **keys) as opened:
                 write = opened.write
 
-                async def counted_write(request):
+                def counted_write(request):
                     calls["creates"] += request.HasField("create_request")
                     calls["cancels"] += request.HasField("cancel_request")
-                    await write(request)
+                    write(request)
 
                 monkeypatch.setattr(opened, "write", counted_write)
                 yield opened
