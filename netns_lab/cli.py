@@ -68,6 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
     ping = add("ping", commands.run_ping, "ping all pairs of pods")
     ping.add_argument("--nodes", action="store_true", help="the nodes over the underlay in place of the pods")
     ping.add_argument("--count", type=positive, default=3, help="packets for each pair (default: 3)")
+    prove = add(
+        "prove", commands.run_prove, "send datagrams, fragments, a stream and full packets between all nodes' pods"
+    )
+    prove.add_argument(
+        "--bytes", type=positive, default=10_000_000, help="in each TCP stream, its checksum compared (default: 10 MB)"
+    )
     add("status", commands.run_status, "show what runs, and fail if something does not")
     page = add("web", commands.run_web, "serve a page that shows the lab as it lives, and breaks it on request")
     page.add_argument(

@@ -78,6 +78,13 @@ def run_ping(arguments: Namespace) -> int:
     return inside(arguments, work)
 
 
+def run_prove(arguments: Namespace) -> int:
+    """Prove what the network carries between the first pods of all nodes."""
+    from netns_lab.prove import prove_network
+
+    return inside(arguments, lambda folder, topology: prove_network(folder, topology, arguments.bytes))
+
+
 def run_status(arguments: Namespace) -> int:
     """Show what runs."""
     from netns_lab.report import show, status_tables
