@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from flanneld_py.backends.backend import Ground
     from flanneld_py.core.entries import Entry
     from flanneld_py.core.lease import Lease
-    from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.prefix import Prefix
 
 _BARE = frozenset({"vxlan", "host-gw", "ipip", "udp", ""})
@@ -35,9 +34,9 @@ NO_VNI = 0
 class RouteMaker:
     """Writes the routes to peers of one network: by nexthop object where the kernel has them, else plain."""
 
-    def __init__(self, config: NetworkConfig, vni: int = NO_VNI) -> None:
-        """Take the ids of nexthops from the range of this VNI."""
-        self._networks: Mapping[int, Prefix] = {part.network.family: part.network for part in config.ranges}
+    def __init__(self, networks: Mapping[int, Prefix], vni: int = NO_VNI) -> None:
+        """Write routes in these networks, by family; the ids of nexthops are of this VNI's range."""
+        self._networks = networks
         self._vni = vni
 
     def route(

@@ -43,7 +43,7 @@ class HostGwBackend(Backend):
     def __init__(self, config: NetworkConfig, uplink: Uplink) -> None:
         self._uplink = uplink
         self._networks = {part.network.family: part.network for part in config.ranges}
-        self._routes = RouteMaker(config)
+        self._routes = RouteMaker(self._networks)
         self.mtu = uplink.interface.mtu
 
     def publish(

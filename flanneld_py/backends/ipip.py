@@ -51,7 +51,7 @@ class IpipBackend(Backend):
         self._networks = {part.network.family: part.network for part in config.ranges}
         self._direct_routing = direct_routing
         self._uplink = uplink
-        self._routes = RouteMaker(config)
+        self._routes = RouteMaker(self._networks)
         self.mtu = uplink.interface.mtu - OVERHEAD
         self.follows_underlay = direct_routing
 

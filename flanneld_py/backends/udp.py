@@ -9,13 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.backends.backend import Backend
+from flanneld_py.backends.direct import NO_VNI, RouteMaker, read_families, read_other_peers
 from flanneld_py.core.driver import driven_entry
 from flanneld_py.core.entries import DrivenEntry, Route
 from flanneld_py.core.errors import ConfigError
-from flanneld_py.core.lease import LeaseAttrs
 from flanneld_py.core.network_config import integer
+from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.peer import Peer
 from flanneld_py.core.prefix import IPV4, host_prefix
+from flanneld_py.core.underlay import public_attrs
 from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
 from flanneld_py.kernel.route import default_metric
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from flanneld_py.backends.backend import Ground
     from flanneld_py.core.driver import Feedback
     from flanneld_py.core.entries import Entry
-    from flanneld_py.core.lease import Lease
+    from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.plan import Operation
     from flanneld_py.core.prefix import Prefix
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 _TABLE = "udp"
 _DEVICE = "flannel0"
 _DEFAULT_PORT = 8285
+_NO_TYPE = ""
+"""As with Go flannel, a lease says nothing of this backend."""
 
 
 def parse_udp(config: NetworkConfig) -> Callable[[Uplink], UdpBackend]:
@@ -52,9 +56,11 @@ class UdpBackend(Backend):
     """udp for one network and one uplink."""
 
     claim_name = _DEVICE
+    nexthop_ids = nexthop_ids(NO_VNI)
 
     def __init__(self, network: Prefix, port: int, uplink: Uplink) -> None:
         self._network = network
+        self._routes = RouteMaker({IPV4: network})
         self._port = port
         self._uplink = uplink
         self._ways = Ways(port)
@@ -67,8 +73,7 @@ class UdpBackend(Backend):
         """Return our public address, and nothing else."""
         del sock, earlier, random_bytes
         check_tun()
-        public_ip = self._uplink.public_ip
-        return LeaseAttrs(None if public_ip is None else int(public_ip), None, "")
+        return public_attrs(self._uplink, _NO_TYPE)
 
     def devices(self, lease: Lease) -> dict[int, Device]:
         """Return flannel0, with the base address of our subnet."""
@@ -79,16 +84,16 @@ class UdpBackend(Backend):
 
     def read_peers(self, lease: Lease) -> tuple[Peer, ...]:
         """Return another node's lease as a peer; raise ValueError saying why it is none."""
-        attrs = lease.attrs
-        if attrs.backend_type:
-            raise ValueError(f"its backend is {attrs.backend_type!r}, this node's is 'udp'")
-        if lease.subnet is None or attrs.public_ip is None:
-            raise ValueError("it has no PublicIP")
-        return (Peer(lease.subnet, attrs.public_ip),)
+        networks = {IPV4: self._network}
+        if lease.attrs.backend_type != _NO_TYPE:
+            self.follows_underlay = True
+            return tuple(read_other_peers(lease, "udp", networks))
+        return tuple(Peer(subnet, public_ip) for subnet, public_ip, _ in read_families(lease, networks))
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
-        """Return the entry of the data path's table that leads to a peer."""
-        del ground
+        """Return the entry of the data path's table that leads to a peer. Raises UnreachableError."""
+        if peer.direct_only:
+            return self._routes.direct_only(peer, ground)
         return (DrivenEntry(_TABLE, (peer.subnet,), peer.public_ip),)
 
     def standing(self, ground: Ground) -> Sequence[Entry]:

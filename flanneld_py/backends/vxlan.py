@@ -92,7 +92,7 @@ class VxlanBackend(Backend):
         self._settings = settings
         self._uplink = uplink
         self._networks = {part.network.family: part.network for part in config.ranges}
-        self._routes = RouteMaker(config, settings.vni)
+        self._routes = RouteMaker(self._networks, settings.vni)
         self._macs: dict[int, bytes] = {}
         overhead = max(OVERHEAD[family] for family in self._networks)
         # The kernel gives no vxlan device more than its parent can carry.

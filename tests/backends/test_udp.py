@@ -76,7 +76,16 @@ def test_driver_holds_what_it_was_given():
 def test_leases_become_peers():
     backend = make_backend("udp")
     assert backend.read_peers(Lease(SUBNET, None, LeaseAttrs(ip("172.30.0.13"), None, ""))) == (PEER,)
-    with pytest.raises(ValueError, match="its backend is 'vxlan', this node's is 'udp'"):
-        backend.read_peers(Lease(SUBNET, None, LeaseAttrs(1, None, "vxlan")))
+    with pytest.raises(ValueError, match="its backend is 'wireguard', this node's is 'udp'"):
+        backend.read_peers(Lease(SUBNET, None, LeaseAttrs(1, None, "wireguard")))
     with pytest.raises(ValueError, match="no PublicIP"):
         backend.read_peers(Lease(SUBNET, None, LeaseAttrs(None, None, "")))
+
+
+def test_node_of_another_backend_is_reached_without_the_tunnel():
+    backend = make_backend("udp")
+    [peer] = backend.read_peers(Lease(SUBNET, None, LeaseAttrs(ip("172.30.0.13"), None, "vxlan")))
+    assert backend.follows_underlay
+    routes = (Route(parse_prefix("172.30.0.0/24"), 0, 0, 0, 2, False, 2),)
+    ground = Ground({IPV4: 7}, routes, has_nexthops=False)
+    assert backend.desired(peer, ground) == (Route(SUBNET, 0, 0, ip("172.30.0.13"), 2, onlink=False),)
