@@ -16,7 +16,15 @@ FLANNEL_PLUGIN_VERSION := v0.9.1
 PEERS := .cache/peers
 BENCH_ARGS ?= all --quick
 
-.PHONY: help venv check format test test-full demo peers pictures bench bench-codec lock proto clean
+# A real kube-apiserver, to test against: built once for all checkouts.
+KUBE_SOURCE := tools/kube-apiserver
+KUBE_VERSION := $(shell sed -n 's#^.*k8s.io/kubernetes ##p' $(KUBE_SOURCE)/go.mod)
+KUBE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flanneld-py
+KUBE_APISERVER ?= $(KUBE_CACHE)/kube-apiserver-$(KUBE_VERSION)
+export KUBE_APISERVER
+
+.PHONY: help venv check format test test-full test-kubernetes kube-apiserver demo \
+  peers pictures bench bench-codec lock proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -39,7 +47,7 @@ check: venv ## format, lint, types and unit tests; no root needed; under 30 s
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m "not kernel and not etcd and not lab and not full"
+	@$(BIN)/python -m pytest -q -m "not kernel and not etcd and not lab and not full and not kubernetes"
 
 format: venv ## rewrite the code in the house format
 	@$(BIN)/ruff format --quiet .
@@ -48,10 +56,23 @@ format: venv ## rewrite the code in the house format
 test: venv ## all tests but the long ones, on a real kernel and a real etcd, in namespaces of their own
 	@unshare --user --map-root-user --net true 2>/dev/null || \
 	  { echo "this kernel lets $$(id -un) make no user namespace: run as root, or sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000" >&2; exit 1; }
-	@$(SANDBOX) $(BIN)/python -m pytest -m "not full" --cov --cov-report=term:skip-covered
+	@$(SANDBOX) $(BIN)/python -m pytest -m "not full and not kubernetes" --cov --cov-report=term:skip-covered
 
 test-full: venv ## what takes longer than make test allows
 	@$(SANDBOX) $(BIN)/python -m pytest -m full
+
+test-kubernetes: venv kube-apiserver ## the tests on a real kube-apiserver
+	@$(SANDBOX) $(BIN)/python -m pytest -m kubernetes
+
+kube-apiserver: $(KUBE_APISERVER) ## build a real kube-apiserver to test against (needs go; 4 minutes, once)
+
+$(KUBE_APISERVER):
+	@command -v go >/dev/null || { echo "Go is missing, which builds kube-apiserver: install Go 1.24 or newer" >&2; exit 1; }
+	@mkdir -p $(@D)
+	@echo "building kube-apiserver $(KUBE_VERSION) (4 minutes when nothing is cached) ..."
+	@cd $(KUBE_SOURCE) && go build -trimpath -o $@.new \
+	  -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)' .
+	@mv $@.new $@
 
 demo: venv ## three nodes, pods on each, every pod pings every other
 	@$(BIN)/netns-lab demo

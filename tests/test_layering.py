@@ -1,8 +1,8 @@
 """The arrows of the architecture: which layer may import which, and what core may import at all.
 
-What the arrow table says beyond the picture in ARCHITECTURE.md: the command line also takes core's values and
-`store.etcd_options` (it turns flags into options, without opening a connection), and every layer may read the
-package's own version.
+What the arrow table says beyond the picture in ARCHITECTURE.md: the command line also takes core's values and the
+stores' options (it turns flags into them, without opening a connection), and every layer may read the package's own
+version.
 """
 
 import ast
@@ -28,7 +28,13 @@ ARROWS = {
         "flanneld_py.pods",
         "flanneld_py.store",
     ),
-    "flanneld_py.cli": ("flanneld_py.cli", "flanneld_py.agent", "flanneld_py.core", "flanneld_py.store.etcd_options"),
+    "flanneld_py.cli": (
+        "flanneld_py.cli",
+        "flanneld_py.agent",
+        "flanneld_py.core",
+        "flanneld_py.store.etcd_options",
+        "flanneld_py.store.kube_options",
+    ),
     "flanneld_py.ctl": (
         "flanneld_py.ctl",
         "flanneld_py.backends",

@@ -23,18 +23,19 @@ from flanneld_py.agent.node_follower import NodeFollower
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.agent.pod_service import start_pod_service
 from flanneld_py.agent.reconciler import Reconciler
+from flanneld_py.agent.retry import until_it_works
 from flanneld_py.agent.rule_keeper import RuleKeeper
 from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of, members_of
-from flanneld_py.agent.startup import Node, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
+from flanneld_py.agent.startup import Node, heed_store, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
-from flanneld_py.core.errors import KernelError
+from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.metrics import CONTENT_TYPE
 from flanneld_py.core.traffic_rules import desired_rules
 from flanneld_py.kernel.miss import stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nexthop import has_nexthops
-from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
+from flanneld_py.store.kube_options import KubeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.options import Options
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.kernel.device import Device
+    from flanneld_py.store.etcd_options import EtcdOptions
     from flanneld_py.store.subnet_manager import SubnetManager
 
 log = logging.getLogger(__name__)
@@ -84,10 +86,11 @@ async def _run(options: Options) -> None:
         metrics = MetricsPage()
         await _serve(stack, options, status, metrics)
         sock = stack.enter_context(NetlinkSocket())
-        store = EtcdSubnetManager(options.etcd, rng)
+        store = _open_store(options.store, rng)
         stack.push_async_callback(store.close)
         status.follow(store)
         metrics.add(STORE, store)
+        options = await heed_store(options, store, rng)
         node = await _start(stack, options, store, sock, rng)
         on_demand = _make_on_demand(options, node, store, sock, rng)
         devices = devices_of(node, on_demand=on_demand is not None)
@@ -131,6 +134,18 @@ async def _run(options: Options) -> None:
             status.begin(node, reconciler, keeper, rules, follower)
             running.start()
             group.create_task(follower.run(reconciler.underlay_changed), name="follower")
+            group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")
+
+
+def _open_store(options: EtcdOptions | KubeOptions, rng: random.Random) -> SubnetManager:
+    """Return the store, importing the client of this one alone."""
+    if isinstance(options, KubeOptions):
+        from flanneld_py.store.kube_subnet_manager import KubeSubnetManager
+
+        return KubeSubnetManager(options, rng)
+    from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
+
+    return EtcdSubnetManager(options, rng)
 
 
 def _make_on_demand(
@@ -197,3 +212,9 @@ def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
     lease = node.held.lease
     own = {subnet.family: subnet for subnet in lease[:2] if subnet is not None}
     return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
+
+
+async def _tell_store(store: SubnetManager, reconciler: Reconciler, rng: random.Random) -> None:
+    """Tell the store that packets are carried, once they are."""
+    await reconciler.synced.wait()
+    await until_it_works("store", store.announce_ready, StoreError, rng)

@@ -79,7 +79,7 @@ class NodeFollower:
     async def _take_config(self, text: str | None) -> None:
         if text is None:
             raise ConfigError("config", "it is gone from the store")
-        told = parse_network_config(text)
+        told = parse_network_config(text, limits=not self._store.assigns_subnets)
         parse_backend(told)
         change = follow_config(self.node.config, told)
         if change.pending and change.pending != self._pending:

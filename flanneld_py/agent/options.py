@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.traffic_rules import RuleWish
     from flanneld_py.core.underlay import UplinkWish
     from flanneld_py.store.etcd_options import EtcdOptions
+    from flanneld_py.store.kube_options import KubeOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Options:
     `blackhole_route` asks for a blackhole route behind our own subnet.
     """
 
-    etcd: EtcdOptions
+    store: EtcdOptions | KubeOptions
     uplink: UplinkWish
     subnet_file: Path
     renew_margin: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from flanneld_py.agent.claim import ClaimedError
@@ -14,7 +14,7 @@ from flanneld_py.agent.subnet_file import read_former_subnets
 from flanneld_py.backends.registry import parse_backend
 from flanneld_py.core.errors import ConfigError, StoreError
 from flanneld_py.core.network_config import parse_network_config
-from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.core.prefix import IPV4, IPV6, make_address
 from flanneld_py.core.underlay import NoUplinkError, pick_uplink
 from flanneld_py.kernel.host import read_interfaces, read_routes
 from flanneld_py.store.subnet_manager import LeaseRequest
@@ -59,7 +59,7 @@ async def wait_for_config(store: SubnetManager) -> tuple[NetworkConfig, Callable
             log.warning("waiting: for=configuration reason=there is none yet in the store")
             continue
         try:
-            config = parse_network_config(text)
+            config = parse_network_config(text, limits=not store.assigns_subnets)
             make_backend = parse_backend(config)
         except ConfigError as error:
             log.error("waiting: for=a better configuration reason=%s", error)  # noqa: TRY400
@@ -68,6 +68,17 @@ async def wait_for_config(store: SubnetManager) -> tuple[NetworkConfig, Callable
             log.warning("configuration has no Backend: it means udp, as with Go flannel")
         return config, make_backend
     raise AssertionError("unreachable: a store's configuration is watched without end")
+
+
+async def heed_store(options: Options, store: SubnetManager, rng: random.Random) -> Options:
+    """Return the options with the public addresses that the store has for this node, which go before the flags'."""
+    public_ip, public_ipv6 = await until_it_works("store", store.read_public, StoreError, rng)
+    wish = options.uplink
+    if public_ip is not None:
+        wish = replace(wish, public_ip=make_address(IPV4, public_ip))
+    if public_ipv6 is not None:
+        wish = replace(wish, public_ipv6=make_address(IPV6, public_ipv6))
+    return replace(options, uplink=wish)
 
 
 async def wait_for_uplink(options: Options, config: NetworkConfig, sock: NetlinkSocket, rng: random.Random) -> Uplink:

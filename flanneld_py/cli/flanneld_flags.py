@@ -13,6 +13,12 @@ from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.traffic_rules import RuleWish
 from flanneld_py.core.underlay import UplinkWish
 from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
+from flanneld_py.store.kube_options import (
+    DEFAULT_ANNOTATION_PREFIX,
+    DEFAULT_NET_CONFIG,
+    KubeOptions,
+    parse_annotation_prefix,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,9 +82,9 @@ FLAGS: tuple[Flag, ...] = (
     _number("healthz-port", 0, 0, 65535, "port of the health server, 0 for none"),
     _switch("kube-subnet-mgr", False, "use the Kubernetes API in place of etcd"),
     _text("kube-api-url", "", "Kubernetes API server"),
-    _text("kube-annotation-prefix", "flannel.alpha.coreos.com", "prefix of the Node's annotations"),
+    _text("kube-annotation-prefix", DEFAULT_ANNOTATION_PREFIX, "prefix of the Node's annotations"),
     _text("kubeconfig-file", "", "kubeconfig file"),
-    _text("net-config-path", "/etc/kube-flannel/net-conf.json", "configuration file with Kubernetes"),
+    _text("net-config-path", DEFAULT_NET_CONFIG, "configuration file with Kubernetes"),
     _switch("set-node-network-unavailable", True, "set the Node's NetworkUnavailable condition"),
     _switch("on-demand", False, "program a peer when it is first needed, and take it away when it is idle"),
     Flag("on-demand-idle", 600.0, parse_seconds, "seconds without a packet after which a peer is idle"),
@@ -91,15 +97,13 @@ FLAGS: tuple[Flag, ...] = (
 )
 
 
-def make_options(values: Mapping[str, Any]) -> Options:
-    """Put the values of the flags together. Raises FlagError naming the flag."""
-    if values["kube-subnet-mgr"]:
-        raise FlagError("--kube-subnet-mgr: the Kubernetes store is not built yet; use etcd")
+def make_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> Options:
+    """Put the values of the flags together; the environment names our Node. Raises FlagError naming the flag."""
     for name in ("resync-interval", "on-demand-idle", "iptables-resync"):
         if values[name] <= 0:
             raise FlagError(f"--{name}: it must be over 0 s")
     return Options(
-        etcd=_make_etcd_options(values),
+        store=_make_kube_options(values, environ) if values["kube-subnet-mgr"] else _make_etcd_options(values),
         uplink=UplinkWish(
             values["iface"],
             values["iface-regex"],
@@ -133,6 +137,24 @@ def _make_etcd_options(values: Mapping[str, Any]) -> EtcdOptions:
         )
     except ConfigError as error:
         raise FlagError(f"--{error}") from error
+
+
+def _make_kube_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> KubeOptions:
+    try:
+        return KubeOptions(
+            node_name=environ.get("NODE_NAME", ""),
+            pod_name=environ.get("POD_NAME", ""),
+            pod_namespace=environ.get("POD_NAMESPACE", ""),
+            service_host=environ.get("KUBERNETES_SERVICE_HOST", ""),
+            service_port=environ.get("KUBERNETES_SERVICE_PORT", ""),
+            api_url=values["kube-api-url"],
+            kubeconfig=values["kubeconfig-file"],
+            annotation_prefix=parse_annotation_prefix(values["kube-annotation-prefix"]),
+            net_config=Path(values["net-config-path"]),
+            set_network_unavailable=values["set-node-network-unavailable"],
+        )
+    except ConfigError as error:
+        raise FlagError(f"{error}" if error.key == "NODE_NAME" else f"--{error}") from error
 
 
 def _read_password(given: str, file: str) -> str:

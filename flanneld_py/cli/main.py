@@ -38,7 +38,7 @@ def _main(words: list[str]) -> int:
         if values["version"]:
             print(__version__)
             return 0
-        options = make_options(values)
+        options = make_options(values, os.environ)
     except HelpRequestedError:
         print(f"flanneld {__version__}: an overlay network daemon, compatible with flannel\n\nFlags, each also as")
         print(f"FLANNELD_… variable (--etcd-prefix is FLANNELD_ETCD_PREFIX):\n{describe_flags(FLAGS)}")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class EtcdSubnetManager:
     """Configuration and leases of one network under one prefix of etcd."""
 
+    assigns_subnets = False
+
     def __init__(self, options: EtcdOptions, rng: random.Random) -> None:
         self._client = EtcdClient(options, rng)
         self._layout = Layout(options.prefix)
@@ -79,6 +81,10 @@ class EtcdSubnetManager:
                     known = [text]
                     yield text
 
+    async def read_public(self) -> tuple[int | None, int | None]:
+        """Return nothing: etcd holds no node's addresses before the node publishes them."""
+        return None, None
+
     async def find_own(self, attrs: LeaseAttrs, expected: Sequence[SubnetPair] = ()) -> Lease | None:
         """Return the lease that carries our address, if there is one."""
         return await self._own.find(attrs, expected)
@@ -94,6 +100,9 @@ class EtcdSubnetManager:
     async def restore(self, held: HeldLease, attrs: LeaseAttrs) -> HeldLease:
         """Write our lease anew."""
         return await self._own.restore(held, attrs)
+
+    async def announce_ready(self) -> None:
+        """Do nothing: the lease says all."""
 
     async def watch_leases(self) -> AsyncGenerator[Sequence[LeaseEvent], None]:
         """Yield a snapshot of all leases in parts, then batches of changes."""

@@ -58,6 +58,9 @@ class SubnetManager(Protocol):
     Both watches hold connections: end one by closing its iterator (`contextlib.aclosing`) or cancelling its task.
     """
 
+    assigns_subnets: bool
+    """Whether the store gives each node its subnets, so that the configuration's limits do not count."""
+
     @property
     def trouble(self) -> str | None:
         """Why the store cannot be followed at present, in one line; None where it can."""
@@ -81,8 +84,17 @@ class SubnetManager(Protocol):
         """
         ...
 
+    async def read_public(self) -> tuple[int | None, int | None]:
+        """Return the public addresses, IPv4 and IPv6, that the store tells us to have in place of the uplink's.
+
+        Raises StoreError where the store does not answer.
+        """
+        ...
+
     async def find_own(self, attrs: LeaseAttrs, expected: Sequence[SubnetPair] = ()) -> Lease | None:
-        """Return the lease that carries our PublicIP (PublicIPv6 in an IPv6-only network), if there is one.
+        """Return our node's lease, if there is one.
+
+        Where nodes are no objects of the store, it is the one with our PublicIP (PublicIPv6 in an IPv6-only network).
 
         Where it is among the `expected`, the store is asked for nothing else, which matters in a large cluster. Raises
         StoreError where the store does not answer.
@@ -113,6 +125,10 @@ class SubnetManager(Protocol):
         Raises LeaseTakenError where another lease has an address of these subnets, StoreError where the store does
         not answer.
         """
+        ...
+
+    async def announce_ready(self) -> None:
+        """Tell the store, where it wants to know, that packets are carried now. Raises StoreError."""
         ...
 
     def watch_leases(self) -> AsyncGenerator[Sequence[LeaseEvent], None]:

@@ -96,7 +96,7 @@ async def test_store_that_is_away_at_first(store, begin):
 
 
 def make_options(tmp_path, *words):
-    return flanneld_flags.make_options(parse_flags(FLAGS, [f"--subnet-file={tmp_path / 'subnet.env'}", *words], {}))
+    return flanneld_flags.make_options(parse_flags(FLAGS, [f"--subnet-file={tmp_path / 'subnet.env'}", *words], {}), {})
 
 
 def test_control_socket_lies_beside_the_subnet_file(tmp_path):

@@ -46,7 +46,7 @@ SECRET = "correct horse battery staple"  # noqa: S105 - a test's
 
 
 def options(*words, **environ):
-    return make_options(parse_flags(FLAGS, words, environ))
+    return make_options(parse_flags(FLAGS, words, environ), environ)
 
 
 def refuse(*words, **environ):
@@ -73,8 +73,8 @@ def test_every_flag_tells_what_it_is():
 
 def test_defaults():
     made = options()
-    assert [str(endpoint) for endpoint in made.etcd.endpoints] == ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]
-    assert made.etcd.prefix == "/coreos.com/network"
+    assert [str(endpoint) for endpoint in made.store.endpoints] == ["http://127.0.0.1:4001", "http://127.0.0.1:2379"]
+    assert made.store.prefix == "/coreos.com/network"
     assert made.uplink == UplinkWish()
     assert str(made.subnet_file) == "/run/flannel/subnet.env"
     assert str(made.socket_path) == "/run/flannel/subnet.sock"
@@ -109,8 +109,8 @@ def test_flags_reach_the_options():
         "--healthz-port=8471",
         "--resync-interval=1m30s",
     )
-    assert [str(endpoint) for endpoint in made.etcd.endpoints] == ["https://10.0.0.1:2379", "https://[fd00::1]:2379"]
-    etcd = made.etcd
+    assert [str(endpoint) for endpoint in made.store.endpoints] == ["https://10.0.0.1:2379", "https://[fd00::1]:2379"]
+    etcd = made.store
     assert (etcd.prefix, etcd.cafile, etcd.certfile, etcd.keyfile) == ("/other", "ca.pem", "cert.pem", "key.pem")
     assert made.uplink == UplinkWish(
         ("eth1", "172.30.0.11"),
@@ -144,30 +144,73 @@ def test_flags_reach_the_options():
         (("--resync-interval=0",), "--resync-interval: it must be over 0 s"),
         (("--iptables-resync=0",), "--iptables-resync: it must be over 0 s"),
         (("--etcd-password-file=/nonexistent",), "--etcd-password-file: "),
-        (("--kube-subnet-mgr",), "--kube-subnet-mgr: "),
+        (("--kube-subnet-mgr",), "NODE_NAME: it is not set"),
     ],
 )
 def test_what_cannot_be_names_its_flag(words, told):
     assert refuse(*words).startswith(told)
 
 
+def test_kubernetes_in_place_of_etcd():
+    made = options("--kube-subnet-mgr", "--kubeconfig-file=/etc/kubeconfig", NODE_NAME="node1").store
+    assert (made.node_name, made.kubeconfig, made.api_url) == ("node1", "/etc/kubeconfig", "")
+    assert made.annotation_prefix == "flannel.alpha.coreos.com/"
+    assert str(made.net_config) == "/etc/kube-flannel/net-conf.json"
+    assert made.set_network_unavailable
+    made = options(
+        "--kube-subnet-mgr",
+        "--kube-api-url=https://10.0.0.1:6443",
+        "--kube-annotation-prefix=example.com/lab",
+        "--net-config-path=/tmp/net-conf.json",
+        "--set-node-network-unavailable=false",
+        POD_NAME="flannel-x",
+        POD_NAMESPACE="kube-flannel",
+    ).store
+    assert (made.node_name, made.pod_name, made.pod_namespace) == ("", "flannel-x", "kube-flannel")
+    assert (made.api_url, made.annotation_prefix) == ("https://10.0.0.1:6443", "example.com/lab-")
+    assert str(made.net_config) == "/tmp/net-conf.json"
+    assert not made.set_network_unavailable
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "told"),
+    [
+        ((), {"POD_NAME": "x"}, "NODE_NAME: it is not set"),
+        ((), {"NODE_NAME": "node1"}, "--kubeconfig-file: it is missing"),
+        ((), {"NODE_NAME": "node1", "KUBERNETES_SERVICE_HOST": "10.96.0.1"}, "--kubeconfig-file: it is missing"),
+        (
+            ("--kube-annotation-prefix=a/b/c", "--kube-api-url=x"),
+            {"NODE_NAME": "n"},
+            "--kube-annotation-prefix: 'a/b/c'",
+        ),
+        (
+            ("--kube-annotation-prefix=nodots", "--kube-api-url=x"),
+            {"NODE_NAME": "n"},
+            "--kube-annotation-prefix: 'nodots'",
+        ),
+    ],
+)
+def test_what_kubernetes_needs_is_told(words, environ, told):
+    assert refuse("--kube-subnet-mgr", *words, **environ).startswith(told)
+
+
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
 def test_password_from_a_file(tmp_path, ending):
     file = tmp_path / "password"
     file.write_bytes((SECRET + ending).encode())
-    assert options("--etcd-username=root", f"--etcd-password-file={file}").etcd.password == SECRET
+    assert options("--etcd-username=root", f"--etcd-password-file={file}").store.password == SECRET
     # The file goes before what everybody can read in the list of processes.
     words = ("--etcd-username=root", f"--etcd-password-file={file}", "--etcd-password=x")
-    assert options(*words).etcd.password == SECRET
+    assert options(*words).store.password == SECRET
 
 
 def test_password_from_the_variable_or_the_flag():
-    assert options("--etcd-username=root", FLANNELD_ETCD_PASSWORD=SECRET).etcd.password == SECRET
-    assert options("--etcd-username=root", f"--etcd-password={SECRET}").etcd.password == SECRET
+    assert options("--etcd-username=root", FLANNELD_ETCD_PASSWORD=SECRET).store.password == SECRET
+    assert options("--etcd-username=root", f"--etcd-password={SECRET}").store.password == SECRET
 
 
 def test_password_is_never_shown():
     made = options("--etcd-username=root", f"--etcd-password={SECRET}")
     assert SECRET not in repr(made)
-    assert SECRET not in str(made.etcd)
+    assert SECRET not in str(made.store)
     assert SECRET not in refuse(f"--etcd-endpoints=http://root:{SECRET}@10.0.0.1:2379")

@@ -176,6 +176,8 @@ class _Watch:
 class MemorySubnetManager:
     """One node's view of a MemoryStore."""
 
+    assigns_subnets = False
+
     def __init__(self, store, rng):
         self._store = store
         self._rng = rng
@@ -206,6 +208,9 @@ class MemorySubnetManager:
         finally:
             self._store.close_watch(watch)
 
+    async def read_public(self):
+        return None, None
+
     async def find_own(self, attrs, expected=()):
         self._store.check()
         own = self._own(attrs)
@@ -229,6 +234,9 @@ class MemorySubnetManager:
         if pair is None:
             raise StoreError(f"no subnet is free: {len(self._store.records)} leases take all of them")
         return self._write(encode_key(*pair), request.attrs)
+
+    async def announce_ready(self):
+        self._store.check()
 
     async def renew(self, held, attrs=None):
         self._store.check()

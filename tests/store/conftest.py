@@ -1,11 +1,13 @@
-"""Fixtures for tests that need a real etcd."""
+"""Fixtures for tests that need a real etcd or a real Kubernetes API."""
 
 import itertools
 
 import pytest
 
 from flanneld_py.store import subnet_manager
+from tests.kube_server import KubeServer
 from tests.store.etcd_server import EtcdHarness, EtcdServer
+from tests.store.kube_harness import KubeHarness
 from tests.store.relay import Relay
 
 _prefixes = itertools.count()
@@ -64,6 +66,25 @@ def shared_etcd(loopback, tmp_path_factory):
 async def store(shared_etcd):
     """A prefix of its own in the shared etcd."""
     harness = EtcdHarness(shared_etcd.options(prefix=f"/test{next(_prefixes)}/network"))
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture(scope="session")
+def kube_server(loopback, tmp_path_factory):
+    """One kube-apiserver for all tests that leave it running as it is."""
+    server = KubeServer(tmp_path_factory.mktemp("kube"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def kube(kube_server, tmp_path):
+    """The shared kube-apiserver without any Node."""
+    harness = KubeHarness(kube_server, tmp_path)
     yield harness
     await harness.close()
 

@@ -1,7 +1,9 @@
 """What every SubnetManager does, whichever the store. A store's test module derives from these classes.
 
-It gives a fixture `store` with: `manager()`, `await set_config(text or None)`, `await put(key, value, expires=…)`,
-`await delete(key)`, and `await records()`, a dict of key to (value, expires).
+It gives a fixture `store` with: `manager()`, `await set_config(text or None)`, `await put(key, value)`,
+`await delete(key)`, `name(key)` under which the store tells of what was put as `key`, and `unreadable`, keys and values
+that are no leases. Where nodes choose their subnets themselves also `await put(key, value, expires=False)` and
+`await records()`, a dict of key to (value, expires).
 """
 
 import asyncio
@@ -47,6 +49,10 @@ def value(attrs):
 
 def number(text):
     return parse_address(text)[1]
+
+
+UNREADABLE_KEYS = {"10.5.3.1-24": value(node(3)), "10.5.1.0-24/nested": value(node(4))}
+"""What a store with keys as in etcd may hold besides."""
 
 
 def pairs(*keys):
@@ -102,40 +108,51 @@ class WatchContract:
             assert await read_snapshot(batches) == LeaseSnapshot({}, {})
 
     async def test_snapshot_then_changes_in_order(self, store):
+        names = [store.name(f"10.5.{index}.0-24") for index in range(4)]
         await store.put("10.5.1.0-24", value(node(1)))
-        await store.put("10.5.2.0-24", value(node(2)), expires=False)
+        await store.put("10.5.2.0-24", value(node(2)))
         async with aclosing(store.manager().watch_leases()) as batches:
             snapshot = await read_snapshot(batches)
-            assert sorted(snapshot.leases) == ["10.5.1.0-24", "10.5.2.0-24"]
-            assert snapshot.leases["10.5.1.0-24"].attrs == node(1)
-            assert not snapshot.leases["10.5.1.0-24"].reserved
-            assert snapshot.leases["10.5.2.0-24"].reserved
+            assert sorted(snapshot.leases) == names[1:3]
+            first = snapshot.leases[names[1]]
+            assert (str(first.subnet), first.ipv6_subnet, first.attrs) == ("10.5.1.0/24", None, node(1))
+            assert not first.reserved
             await store.put("10.5.3.0-24", value(node(3)))
             await store.delete("10.5.1.0-24")
             await store.put("10.5.2.0-24", value(node(4)))
             first, second, third = await events_until(batches, 3)
-        assert (first.key, first.lease.attrs) == ("10.5.3.0-24", node(3))
-        assert second == LeaseRemoved("10.5.1.0-24")
-        assert (third.lease.attrs, third.lease.reserved) == (node(4), False)
+        assert (first.key, first.lease.attrs) == (names[3], node(3))
+        assert second == LeaseRemoved(names[1])
+        assert (third.key, third.lease.attrs) == (names[2], node(4))
+
+    async def test_both_families(self, store):
+        key, attrs = "10.5.1.0-24&fd05:0:0:1::-64", node(1, ipv6=0xFD30 << 112)._replace(backend_v6_data=DATA)
+        await store.put(key, value(attrs))
+        async with aclosing(store.manager().watch_leases()) as batches:
+            lease = (await read_snapshot(batches)).leases[store.name(key)]
+        assert (str(lease.subnet), str(lease.ipv6_subnet)) == ("10.5.1.0/24", "fd05:0:0:1::/64")
+        assert lease.attrs == attrs
 
     async def test_what_cannot_be_read_harms_nothing_else(self, store):
-        await store.put("10.5.1.0-24", value(node(1)))
-        await store.put("10.5.2.0-24", "{")
-        await store.put("10.5.3.1-24", value(node(3)))
-        await store.put("10.5.1.0-24/nested", value(node(4)))
+        good, bad = "10.5.1.0-24", "10.5.2.0-24"
+        await store.put(good, value(node(1)))
+        await store.put(bad, "{")
+        for key, text in store.unreadable.items():
+            await store.put(key, text)
+        worst = min(store.unreadable)
         async with aclosing(store.manager().watch_leases()) as batches:
             snapshot = await read_snapshot(batches)
-            assert list(snapshot.leases) == ["10.5.1.0-24"]
-            assert sorted(snapshot.rejected) == ["10.5.1.0-24/nested", "10.5.2.0-24", "10.5.3.1-24"]
-            await store.put("10.5.1.0-24", "poison")
-            await store.put("10.5.2.0-24", value(node(2)))
-            await store.delete("10.5.3.1-24")
+            assert list(snapshot.leases) == [store.name(good)]
+            assert sorted(snapshot.rejected) == sorted(map(store.name, [bad, *store.unreadable]))
+            await store.put(good, "poison")
+            await store.put(bad, value(node(2)))
+            await store.delete(worst)
             poisoned, mended, gone = await events_until(batches, 3)
         assert isinstance(poisoned, LeaseRejected)
-        assert poisoned.key == "10.5.1.0-24"
+        assert poisoned.key == store.name(good)
         assert isinstance(mended, LeasePut)
         assert mended.lease.attrs == node(2)
-        assert gone == LeaseRemoved("10.5.3.1-24")
+        assert gone == LeaseRemoved(store.name(worst))
 
     async def test_our_own_lease_is_told_too(self, store):
         manager = store.manager()
@@ -160,28 +177,6 @@ class WatchContract:
         for _ in range(2):
             async with aclosing(manager.watch_leases()) as batches:
                 assert await read_snapshot(batches) == LeaseSnapshot({}, {})
-
-    async def test_find_own(self, store):
-        manager = store.manager()
-        assert await manager.find_own(node(1)) is None
-        await store.put("10.5.1.0-24", value(node(1)))
-        await store.put("10.5.2.0-24", "poison")
-        lease = await manager.find_own(node(1)._replace(backend_data=None))
-        assert (str(lease.subnet), lease.attrs) == ("10.5.1.0/24", node(1))
-        assert await manager.find_own(node(2)) is None
-
-    async def test_find_own_looks_where_it_is_expected_first(self, store):
-        manager = store.manager()
-        for index, owner in ((1, 1), (2, 1), (3, 2)):
-            await store.put(f"10.5.{index}.0-24", value(node(owner)))
-        for expected, found in (("10.5.2.0-24", "10.5.2.0/24"), ("10.5.3.0-24", "10.5.1.0/24")):
-            assert str((await manager.find_own(node(1), pairs(expected))).subnet) == found
-
-    async def test_nodes_of_an_ipv6_only_network_are_told_apart(self, store):
-        manager = store.manager()
-        await store.put("0.0.0.0-0&fd05:0:0:1::-64", value(node_v6(1)))
-        assert await manager.find_own(node_v6(2)) is None
-        assert (await manager.find_own(node_v6(1))).attrs == node_v6(1)
 
 
 class FinderContract:
@@ -365,6 +360,36 @@ async def _answer(manager, held):
 
 class LeaseContract:
     """What a store does whose nodes choose their subnets themselves."""
+
+    async def test_a_reservation_is_told_as_one(self, store):
+        await store.put("10.5.1.0-24", value(node(1)), expires=False)
+        async with aclosing(store.manager().watch_leases()) as batches:
+            assert (await read_snapshot(batches)).leases["10.5.1.0-24"].reserved
+            await store.put("10.5.1.0-24", value(node(2)))
+            (event,) = await anext(batches)
+        assert not event.lease.reserved
+
+    async def test_find_own(self, store):
+        manager = store.manager()
+        assert await manager.find_own(node(1)) is None
+        await store.put("10.5.1.0-24", value(node(1)))
+        await store.put("10.5.2.0-24", "poison")
+        lease = await manager.find_own(node(1)._replace(backend_data=None))
+        assert (str(lease.subnet), lease.attrs) == ("10.5.1.0/24", node(1))
+        assert await manager.find_own(node(2)) is None
+
+    async def test_find_own_looks_where_it_is_expected_first(self, store):
+        manager = store.manager()
+        for index, owner in ((1, 1), (2, 1), (3, 2)):
+            await store.put(f"10.5.{index}.0-24", value(node(owner)))
+        for expected, found in (("10.5.2.0-24", "10.5.2.0/24"), ("10.5.3.0-24", "10.5.1.0/24")):
+            assert str((await manager.find_own(node(1), pairs(expected))).subnet) == found
+
+    async def test_nodes_of_an_ipv6_only_network_are_told_apart(self, store):
+        manager = store.manager()
+        await store.put("0.0.0.0-0&fd05:0:0:1::-64", value(node_v6(1)))
+        assert await manager.find_own(node_v6(2)) is None
+        assert (await manager.find_own(node_v6(1))).attrs == node_v6(1)
 
     async def test_a_first_lease_fits_the_configuration(self, store):
         held = await store.manager().acquire(LeaseRequest(CONFIG, node(1)))

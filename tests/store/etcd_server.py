@@ -20,6 +20,7 @@ from flanneld_py.store.etcd_api import LEASE_GRANT, RANGE, TXN, keys_below
 from flanneld_py.store.etcd_client import EtcdClient
 from flanneld_py.store.etcd_options import EtcdOptions, parse_endpoints
 from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
+from tests.store.contract import UNREADABLE_KEYS
 
 START_SECONDS = 20.0
 
@@ -158,6 +159,8 @@ class EtcdServer:
 class EtcdHarness:
     """A prefix of a real etcd, for the contract suite and beyond: what an operator and other nodes do there."""
 
+    unreadable = UNREADABLE_KEYS
+
     def __init__(self, options):
         self.options = options
         self.client = EtcdClient(options, random.Random(0))  # noqa: S311 - repeatable
@@ -168,6 +171,10 @@ class EtcdHarness:
         manager = EtcdSubnetManager(options or self.options, rng)
         self._managers.append(manager)
         return manager
+
+    @staticmethod
+    def name(key):
+        return key
 
     def key(self, name):
         return f"{self.options.prefix}/subnets/{name}".encode()

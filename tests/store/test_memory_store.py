@@ -8,13 +8,28 @@ import pytest
 from flanneld_py.core.errors import StoreError
 from flanneld_py.core.lease_event import LeaseSnapshot
 from tests.fakes.memory_store import MemoryStore
-from tests.store.contract import CONFIG, FinderContract, LeaseContract, LeaseRequest, WatchContract, node, value
+from tests.store.contract import (
+    CONFIG,
+    UNREADABLE_KEYS,
+    FinderContract,
+    LeaseContract,
+    LeaseRequest,
+    WatchContract,
+    node,
+    value,
+)
 
 
 class MemoryHarness:
+    unreadable = UNREADABLE_KEYS
+
     def __init__(self):
         self.memory = MemoryStore()
         self._seeds = iter(range(1000))
+
+    @staticmethod
+    def name(key):
+        return key
 
     def manager(self):
         return self.memory.manager(random.Random(next(self._seeds)))  # noqa: S311 - repeatable

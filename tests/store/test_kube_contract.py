@@ -1,0 +1,16 @@
+"""The store in a real Kubernetes API keeps the contract."""
+
+import pytest
+
+from tests.store.contract import WatchContract
+
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.fixture
+def store(kube):
+    return kube
+
+
+class TestWatch(WatchContract):
+    pass
