@@ -61,9 +61,14 @@ def overwrite_file(path: str, content: bytes, mode: int) -> None:
         os.close(descriptor)
 
 
-def _write_temporary(path: str, content: bytes, mode: int) -> str:
+def temporary_of(path: str) -> str:
+    """Return the path of the file that a write which was killed leaves in place of, or beside, the one meant."""
     folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.{name}"
+    return f"{folder}/.{name}"
+
+
+def _write_temporary(path: str, content: bytes, mode: int) -> str:
+    temporary = temporary_of(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         view = memoryview(content)

@@ -99,9 +99,11 @@ def _remove_files(network: NetworkConf, containers: set[str]) -> None:
         names = os.listdir(network.data_dir)
     except FileNotFoundError:
         return
-    for container_id in names:
+    for name in names:
+        container_id = name.removeprefix(".")
         if container_id in containers or not is_name(container_id):
             continue
         kept = scratch.read_scratch(network.data_dir, container_id)
-        if kept is not None and (kept.get("name"), kept.get("type")) == (network.name, BRIDGE):
+        is_ours = kept is not None and (kept.get("name"), kept.get("type")) == (network.name, BRIDGE)
+        if is_ours or (kept is None and name != container_id):
             scratch.remove_scratch(network.data_dir, container_id)

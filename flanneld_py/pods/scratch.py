@@ -10,7 +10,7 @@ import os
 
 from flanneld_py.core.named_tuple import TYPE_CHECKING
 from flanneld_py.pods.errors import CniError
-from flanneld_py.pods.files import read_file, replace_file
+from flanneld_py.pods.files import read_file, replace_file, temporary_of
 from flanneld_py.pods.json_text import encode_json, parse_object
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def read_scratch(data_dir: str, container_id: str) -> Fields | None:
 
 
 def remove_scratch(data_dir: str, container_id: str) -> None:
-    """Drop the file; one that is gone already is no error. Raises OSError."""
-    try:
-        os.unlink(f"{data_dir}/{container_id}")
-    except FileNotFoundError:
-        return
+    """Drop the file, and what a write that was killed left; what is gone already is no error. Raises OSError."""
+    path = f"{data_dir}/{container_id}"
+    for file in (path, temporary_of(path)):
+        try:
+            os.unlink(file)
+        except FileNotFoundError:
+            continue

@@ -4,6 +4,7 @@ Most tests run twice: with no daemon, so that the executable does all by itself,
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,12 +51,17 @@ class Node:
         }
         return config | more
 
-    def start_daemon(self):
-        command = [sys.executable, str(POD_DAEMON), str(self.subnet_file)]
+    def start_daemon(self, *words):
+        command = [sys.executable, str(POD_DAEMON), str(self.subnet_file), *words]
         with self.log.open("ab") as log:
             self.daemon = self.host.run(
                 lambda: subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=POD_DAEMON.parents[2]
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=POD_DAEMON.parents[2],
+                    env=os.environ | {"PYTHONPATH": str(POD_DAEMON.parents[2])},
                 )
             )
         assert self.daemon.stdout.readline() == b"listening\n"

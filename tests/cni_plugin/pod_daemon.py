@@ -1,6 +1,6 @@
-"""A process that serves the plugin's calls as the daemon does, and nothing else: `pod_daemon.py SUBNET_FILE`.
+"""A process that serves the plugin's calls as the daemon does, and nothing else: `pod_daemon.py SUBNET_FILE [STEPS]`.
 
-Says on its standard output when it listens, and ends with its standard input.
+Says on its standard output when it listens, and ends with its standard input, or, as if killed, after so many changes.
 """
 
 import logging
@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 from flanneld_py.agent.pod_service import start_pod_service
+from tests.cni_plugin.killing import kill_after
 
 logging.basicConfig(level=logging.DEBUG, format="%(message)s")
 service = start_pod_service(Path(sys.argv[1]), list)
+if len(sys.argv) > 2:
+    kill_after(int(sys.argv[2]))
 sys.stdout.write("listening\n" if service else "refused\n")
 sys.stdout.flush()
 sys.stdin.read()

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyroute2 import IPRoute
 
 from cni_plugin import alone
 from cni_plugin.alone import serve_alone
@@ -58,8 +59,34 @@ INNER_KEYS = st.sampled_from(
         "ips",
         "interfaces",
         "ranges",
+        "addresses",
+        "antiSpoof",
+        "args",
+        "cni",
+        "enabledad",
+        "forceAddress",
+        "ipMasqBackend",
+        "ipRanges",
+        "ipam",
+        "isDefaultGateway",
+        "macspoofchk",
+        "name",
+        "portIsolation",
+        "promiscMode",
+        "subnet",
     ]
 )
+LIKELY = (
+    st.booleans()
+    | st.integers(-1, 70_000)
+    | st.sampled_from(
+        ["", "bridge", "host-local", "br1", "/tmp", "02:00:00:00:00:01", "10.5.2.9", "10.5.2.9/24", "..", "/"]
+    )
+    | st.lists(st.sampled_from(["10.5.2.7", "fd00::1", "x"]), max_size=2)
+    | st.lists(st.fixed_dictionaries({"dst": st.sampled_from(["10.9.0.0/16", "0.0.0.0/0", "::/0", "x"])}), max_size=2)
+)
+PARTS = st.dictionaries(INNER_KEYS, LIKELY | st.dictionaries(INNER_KEYS, LIKELY, max_size=3), max_size=5)
+LIKELY_CHANGES = st.dictionaries(st.sampled_from(["delegate", "ipam", "runtimeConfig", "args"]), PARTS, max_size=4)
 OBJECTS = st.dictionaries(INNER_KEYS, VALUES, max_size=4)
 CHANGES = st.dictionaries(KEYS, VALUES | OBJECTS | st.lists(OBJECTS, max_size=2), max_size=4)
 VARIABLES = st.dictionaries(
@@ -140,6 +167,41 @@ def test_in_the_daemon(folder, calls, verb, variables, netns, config):
         assert output == b""
     else:
         check(status, output)
+
+
+@pytest.mark.kernel
+@pytest.mark.slow
+@given(VARIABLES, LIKELY_CHANGES, st.sampled_from(["0.2.0", "0.4.0", "1.1.0"]))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_in_a_namespace_where_an_add_may_succeed(folder, make_namespace, variables, changes, version):
+    host, pod = make_namespace(), make_namespace()
+    config = {"cniVersion": version, "name": "n"} | changes
+    ours = ENVIRONMENT | {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0"}
+    given_variables = ours | {
+        key: value for key, value in variables.items() if key in {"CNI_ARGS", "CNI_NETNS_OVERRIDE"}
+    }
+
+    def call(verb, **more):
+        environment = given_variables | {"CNI_COMMAND": verb, "CNI_NETNS": pod.path}
+        encoded = {key.encode(): value.encode(errors="surrogatepass") for key, value in environment.items()}
+        return host.run(serve_alone, encoded, json.dumps(config | more).encode())
+
+    added = call("ADD")
+    check(*added)
+    if added[0] == 0:
+        check(*call("CHECK", prevResult=json.loads(added[1])))
+    else:
+        assert host.run(veths) == pod.run(veths) == set()
+    check(*call("DEL"))
+    assert host.run(veths) == pod.run(veths) == set()
+    assert not list((folder / "scratch").glob("*")), "the scratch file stays"
+    for namespace in (host, pod):
+        namespace.close()
+
+
+def veths():
+    with IPRoute() as reader:
+        return {found.get_attr("IFLA_IFNAME") for found in reader.get_links(kind="veth")}
 
 
 def test_nobody_listens(folder):

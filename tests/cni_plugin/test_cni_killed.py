@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from pyroute2 import IPRoute
 
-from tests.host import wait_until
+from tests.cni_plugin.killing import KILLED
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kernel
 
 SCRIPT = Path(__file__).parent / "killed_call.py"
-KILLED = 9
 
 
 def names():
@@ -57,10 +57,11 @@ def require_clean(node, pod):
 
 
 def make_old(node):
-    """Have the notes on addresses look as old as those of containers that are long gone."""
+    """Have what an ADD leaves on the disk look as old as that of containers that are long gone."""
     then = time.time() - 3600
-    for name in node.held():
-        os.utime(node.networks / name, (then, then))
+    for folder in (node.networks, node.scratch):
+        for file in folder.iterdir() if folder.exists() else ():
+            os.utime(file, (then, then))
 
 
 def test_add_then_del(lone_node):
@@ -78,6 +79,7 @@ def test_add_then_gc(lone_node):
     node, pod = lone_node, lone_node.make_pod()
     for count in itertools.count(1):
         was_killed = kill_after(node, count, "ADD", pod)
+        make_old(node)
         collect(node)
         require_clean(node, pod)
         if not was_killed:
@@ -111,6 +113,37 @@ def test_del(lone_node, then):
             node.call("DEL", "c1", pod.path)
         else:
             collect(node)
+        require_clean(node, pod)
+        if not was_killed:
+            break
+    assert count > 3
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_the_daemon_in_the_middle(lone_node, verb):
+    """The plugin ends what may be repeated, and says of an ADD that a DEL must come first."""
+    node, pod = lone_node, lone_node.make_pod()
+    variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": pod.path, "CNI_IFNAME": "eth0"}
+    config = json.dumps(node.config()).encode()
+    for count in itertools.count(1):
+        if verb == "DEL":
+            node.call("ADD", "c1", pod.path)
+        node.start_daemon(str(count))
+        status, output = node.execute(verb, config, **variables)
+        # What is put off until after the answer may be the step at which it is killed.
+        node.daemon.communicate()
+        was_killed = node.daemon.returncode == KILLED
+        node.daemon = None
+        if verb == "ADD" and was_killed:
+            assert (status, json.loads(output)["code"]) == (1, 11)
+        else:
+            assert status == 0, output
+        if verb == "DEL" and was_killed:
+            # It may have answered before.
+            collect(node)
+        node.call("DEL", "c1", pod.path)
         require_clean(node, pod)
         if not was_killed:
             break
