@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flanneld_py.ctl.checks import judge_all
-from flanneld_py.ctl.checks.facts import read_facts
+from flanneld_py.ctl.checks.facts import add_facts_flags, read_facts
 from flanneld_py.ctl.output import NOT_WELL, OK, Table, show, show_json
-from flanneld_py.ctl.store import add_store_flags
 
 if TYPE_CHECKING:
     import argparse
@@ -28,9 +26,7 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
         description="Checks this node. Exits with 0 when nothing is found, with 3 when something is.",
     )
     parser.add_argument("--fix", action="store_true", help="run the commands that are safe, and look again")
-    parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="of CNI plugins (%(default)s)")
-    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="of configurations (%(default)s)")
-    add_store_flags(parser)
+    add_facts_flags(parser)
     parser.set_defaults(run=_run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from flanneld_py.core.entries import FdbEntry, Neighbour
-from flanneld_py.core.named_tuple import TYPE_CHECKING
+from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.kernel import netlink
 from flanneld_py.kernel.families import AF_BRIDGE, AF_INET, AF_OF, FAMILY_OF, encode_address
@@ -22,6 +22,7 @@ NDA_DST = 1
 NDA_LLADDR = 2
 _NDA_IFINDEX = 8
 _NUD_PERMANENT = 0x80
+_NUD_FAILED = 0x20
 _NTF_SELF = 0x02
 _FAMILY_BY_SIZE = {4: 4, 16: 6}
 
@@ -85,6 +86,28 @@ def decode_neighbour(message: Message) -> Neighbour | None:
         return None
     address = int.from_bytes(attributes[NDA_DST], "big")
     return Neighbour(ifindex, FAMILY_OF[af], address, bytes(attributes.get(NDA_LLADDR, b"")))
+
+
+class Resolution(NamedTuple):
+    """What the kernel knows of a neighbour, whoever told it; `failed` once nobody has answered its questions."""
+
+    ifindex: int
+    family: int
+    address: int
+    lladdr: bytes
+    failed: bool
+
+
+def decode_resolution(message: Message) -> Resolution | None:
+    """Read RTM_NEWNEIGH in whatever state; None unless it is a neighbour by address."""
+    af, ifindex, state, _, _ = NDMSG.unpack_from(message.payload)
+    attributes = netlink.decode_attributes(message.payload, NDMSG.size)
+    if af not in FAMILY_OF or NDA_DST not in attributes:
+        return None
+    address = int.from_bytes(attributes[NDA_DST], "big")
+    return Resolution(
+        ifindex, FAMILY_OF[af], address, bytes(attributes.get(NDA_LLADDR, b"")), bool(state & _NUD_FAILED)
+    )
 
 
 def decode_header(message: Message) -> tuple[int, int, bool]:

@@ -35,6 +35,11 @@ def parent_index(link: Link) -> int:
     return 0 if value is None else decode_u32(value)
 
 
+def vni(link: Link) -> int:
+    """Return the VNI of a vxlan device."""
+    return decode_u32(link.data[IFLA_VXLAN_ID])
+
+
 def udp_port(link: Link) -> int:
     """Return the UDP port of a vxlan device."""
     return int.from_bytes(link.data[IFLA_VXLAN_PORT], "big")

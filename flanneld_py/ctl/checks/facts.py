@@ -22,7 +22,7 @@ from flanneld_py.ctl.daemon import NoDaemonError, ask
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import NodeView, find_ways, read_node_view
 from flanneld_py.ctl.peers import join
-from flanneld_py.ctl.store import work_in_store
+from flanneld_py.ctl.store import add_store_flags, work_in_store
 from flanneld_py.kernel import neighbour
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.sysctl import read_sysctl
@@ -71,6 +71,13 @@ class Facts:
     def setting(self, path: str) -> str | None:
         """Return a setting."""
         return self.settings.get(path)
+
+
+def add_facts_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where a node's things lie."""
+    parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="of CNI plugins (%(default)s)")
+    parser.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="of configurations (%(default)s)")
+    add_store_flags(parser)
 
 
 def read_facts(options: argparse.Namespace) -> Facts:
