@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
 from flanneld_py.agent.control import serve_control
 from flanneld_py.agent.ground import GroundKeeper
+from flanneld_py.agent.guard import make_guard
 from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.metrics import LEASE, ON_DEMAND, PODS, RECONCILER, STATUS, STORE, TUNNELS, MetricsPage, Tunnels
@@ -105,9 +106,17 @@ async def _run(options: Options) -> None:
             has_nexthops=has_nexthops(sock),
             blackholes={subnet: options.blackhole_route for _, subnet in _nets(node)},
         )
+        guard = make_guard(
+            options.guard,
+            options.guard_allow,
+            node.backend.claim_name,
+            node.backend.tunnel_port,
+            node.config,
+            on_demand=on_demand is not None,
+        )
         reconciler = Reconciler(
             sock,
-            (node.backend,),
+            (node.backend, guard),
             ground,
             LeaseTable(node.backend.read_peers, members_of(node)),
             resync_interval=options.resync_interval,
@@ -126,12 +135,13 @@ async def _run(options: Options) -> None:
         if on_demand:
             metrics.add(ON_DEMAND, on_demand.counts)
         async with asyncio.TaskGroup() as group:
+            group.create_task(guard.run(node.held.lease, reconciler), name="guard")
             group.create_task(rules.run(), name="rules")
             conditions = (reconciler.synced, rules.settled)
             told = Announcement(options.subnet_file, options.rules.masquerade, conditions)
-            running = RunningNode(node, store, ground, reconciler, keeper, on_demand, status, told, group)
+            running = RunningNode(node, store, ground, reconciler, keeper, on_demand, guard, status, told, group)
             follower = NodeFollower(sock, store, options.uplink, node, running.go_on)
-            status.begin(node, reconciler, keeper, rules, follower)
+            status.begin(node, reconciler, keeper, rules=rules, guard=guard, follower=follower)
             running.start()
             group.create_task(follower.run(reconciler.underlay_changed), name="follower")
             group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")

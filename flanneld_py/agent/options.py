@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.core.traffic_rules import RuleWish
     from flanneld_py.core.underlay import UplinkWish
     from flanneld_py.store.etcd_options import EtcdOptions
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class Options:
     """The daemon's options; times in seconds, `healthz_port` 0 for no health server.
 
-    `blackhole_route` asks for a blackhole route behind our own subnet.
+    `blackhole_route` asks for a blackhole route behind our own subnet; `guard` is drop, log or off, and `guard_allow`
+    holds inner sources that any member may send with.
     """
 
     store: EtcdOptions | KubeOptions
@@ -28,6 +30,8 @@ class Options:
     rules: RuleWish
     rules_resync: float
     blackhole_route: bool
+    guard: str
+    guard_allow: tuple[Prefix, ...]
     healthz_ip: str
     healthz_port: int
     resync_interval: float

@@ -117,6 +117,7 @@ class Reconciler:
         self.grounded = asyncio.Event()
         self.synced = asyncio.Event()
         self.underlay_changed = asyncio.Event()
+        self._followers: list[asyncio.Event] = []
         self.busy_since: float | None = None
         self.broken_off = ""
 
@@ -183,6 +184,13 @@ class Reconciler:
         self._dirty.add(Change.DRIVEN)
         self._wake.set()
 
+    async def followed(self) -> None:
+        """Return once all that is wanted now, by a complete snapshot of the leases, has been tried."""
+        done = asyncio.Event()
+        self._followers.append(done)
+        self._wake.set()
+        await done.wait()
+
     async def run(self) -> None:
         """Reconcile until cancelled."""
         loop = asyncio.get_running_loop()
@@ -247,6 +255,7 @@ class Reconciler:
 
     async def _reconcile(self) -> None:
         self.counts.passes += 1
+        followers = list(self._followers)
         dirty, self._dirty = self._dirty, set()
         now = time.monotonic()
         is_resync = now >= self._next_resync
@@ -266,6 +275,9 @@ class Reconciler:
         await self._compare_tables(kinds)
         await self._writer.apply(order(self.retries.due(time.monotonic())))
         self.synced.set()
+        for done in followers:
+            self._followers.remove(done)
+            done.set()
 
     def _mend_ground(self, dirty: set[Change], *, is_resync: bool) -> set[Change]:
         """Mend the devices and look at the underlay; return what is to be compared after that."""

@@ -12,6 +12,7 @@ from flanneld_py.core.entries import describe_entry
 from flanneld_py.core.prefix import format_address
 
 if TYPE_CHECKING:
+    from flanneld_py.agent.guard import Guard
     from flanneld_py.agent.health import Report
     from flanneld_py.agent.lease_keeper import LeaseKeeper
     from flanneld_py.agent.node_follower import NodeFollower
@@ -31,6 +32,7 @@ class NodeStatus:
     def __init__(self) -> None:
         self._parts: tuple[Node, Reconciler, LeaseKeeper] | None = None
         self._rules: RuleKeeper | None = None
+        self._guard: Guard | None = None
         self._store: SubnetManager | None = None
         self._follower: NodeFollower | None = None
         self._started = time.monotonic()
@@ -41,11 +43,18 @@ class NodeStatus:
         self._store = store
 
     def begin(
-        self, node: Node, reconciler: Reconciler, keeper: LeaseKeeper, rules: RuleKeeper, follower: NodeFollower
+        self,
+        node: Node,
+        reconciler: Reconciler,
+        keeper: LeaseKeeper,
+        *,
+        rules: RuleKeeper,
+        guard: Guard,
+        follower: NodeFollower,
     ) -> None:
         """Take over the parts to tell about."""
         self._parts = (node, reconciler, keeper)
-        self._rules = rules
+        self._rules, self._guard = rules, guard
         self._follower = follower
 
     def go_on(self, node: Node) -> None:
@@ -151,6 +160,8 @@ class NodeStatus:
         }
         if self._rules is not None:
             told["rules"] = self._rules.describe()
+        if self._guard is not None:
+            told["guard"] = self._guard.describe()
         return told
 
     def describe_peers(self) -> dict[str, Any]:

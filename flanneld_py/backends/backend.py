@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.entries import Entry, Route
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.peer import Peer
+    from flanneld_py.core.tunnel_port import TunnelPort
     from flanneld_py.kernel.device import Device
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
@@ -68,6 +69,8 @@ class Backend(EntrySource, Protocol):
     """Whether the way to a peer depends on the host's routes; may become true when a peer is read."""
     adopts_routes: bool = True
     """Whether routes to peers that Go flannel or an operator has made are ours to change."""
+    tunnel_port: TunnelPort | None = None
+    """Where packets of the network arrive from anybody, if the guard can tell by them who sent them."""
     nexthop_ids: range = range(0)
     """The ids of the nexthop objects that are ours."""
     answers_misses: bool = False

@@ -26,7 +26,7 @@ from flanneld_py.core.underlay import public_attrs
 from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
 from flanneld_py.kernel.link import read_link
-from flanneld_py.kernel.vxlan import OVERHEAD, has_vxlan, vxlan_options
+from flanneld_py.kernel.vxlan import OVERHEAD, has_vxlan, vxlan_options, vxlan_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +102,7 @@ class VxlanBackend(Backend):
         self.claim_name = self.device_name(config.ranges[0].network.family)
         self.follows_underlay = settings.direct_routing
         self.nexthop_ids = nexthop_ids(settings.vni)
+        self.tunnel_port = vxlan_port(settings.port, settings.vni)
 
     def device_name(self, family: int) -> str:
         """Return the name of the device that carries a family."""

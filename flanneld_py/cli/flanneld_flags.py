@@ -10,6 +10,7 @@ from flanneld_py.agent.options import Options
 from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_choice, parse_integer, parse_seconds, parse_text
 from flanneld_py.cli.log_format import FORMATS
 from flanneld_py.core.errors import ConfigError
+from flanneld_py.core.prefix import parse_prefix
 from flanneld_py.core.traffic_rules import RuleWish
 from flanneld_py.core.underlay import UplinkWish
 from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
@@ -23,7 +24,7 @@ from flanneld_py.store.kube_options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from flanneld_py.core.prefix import Address
+    from flanneld_py.core.prefix import Address, Prefix
 
 
 def _text(name: str, default: str, told: str) -> Flag:
@@ -57,6 +58,16 @@ def _parse_address(version: int) -> Callable[[str], Address | None]:
     return parse
 
 
+def _parse_guard(text: str) -> str:
+    if text not in {"drop", "log", "off"}:
+        raise ValueError(f"{text!r} is unknown; expected drop, log or off")
+    return text
+
+
+def _parse_prefixes(text: str) -> tuple[Prefix, ...]:
+    return tuple(parse_prefix(part.strip()) for part in text.split(",") if part.strip())
+
+
 FLAGS: tuple[Flag, ...] = (
     _text("etcd-endpoints", DEFAULT_ENDPOINTS, "comma list of etcd endpoints"),
     _text("etcd-prefix", DEFAULT_PREFIX, "etcd prefix of the network"),
@@ -78,6 +89,14 @@ FLAGS: tuple[Flag, ...] = (
     _switch("ip-blackhole-route", False, "add a blackhole route for the own subnet"),
     _switch("iptables-forward-rules", True, "accept forwarded traffic of the network"),
     Flag("iptables-resync", 5.0, parse_seconds, "seconds between checks of the rules"),
+    Flag("guard", "drop", _parse_guard, "what becomes of packets to the tunnel port from strangers: drop, log or off"),
+    Flag(
+        "guard-allow",
+        (),
+        _parse_prefixes,
+        "comma list of prefixes from which any node may send through the tunnel; may be given more than once",
+        repeatable=True,
+    ),
     _text("healthz-ip", "0.0.0.0", "address of the health server"),
     _number("healthz-port", 0, 0, 65535, "port of the health server, 0 for none"),
     _switch("kube-subnet-mgr", False, "use the Kubernetes API in place of etcd"),
@@ -116,6 +135,8 @@ def make_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> Optio
         rules=RuleWish(values["ip-masq"], not values["ip-masq-fully-random-disable"], values["iptables-forward-rules"]),
         rules_resync=values["iptables-resync"],
         blackhole_route=values["ip-blackhole-route"],
+        guard=values["guard"],
+        guard_allow=tuple(prefix for given in values["guard-allow"] for prefix in given),
         healthz_ip=values["healthz-ip"],
         healthz_port=values["healthz-port"],
         resync_interval=values["resync-interval"],

@@ -53,6 +53,10 @@ class Feedback(Protocol):
         """Have the tables of all drivers read again: somebody else may have changed one."""
         ...
 
+    async def followed(self) -> None:
+        """Return once all that is wanted now, by a complete snapshot of the leases, has been tried."""
+        ...
+
 
 def driven_entry(operation: Operation) -> DrivenEntry:
     """Return what an operation that a driver was given is about."""

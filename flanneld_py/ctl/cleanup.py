@@ -14,15 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.entries import PROTOCOL_FLANNELD, describe_entry
+from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.ctl.cni import CONFLIST, EXECUTABLE
 from flanneld_py.ctl.cni_files import written_conflists
 from flanneld_py.ctl.daemon import SUBNET_FILE
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import is_ours, read_node_view
 from flanneld_py.ctl.output import FAILED, OK
-from flanneld_py.kernel import nexthop, route
+from flanneld_py.kernel import nexthop, nf_tables, route
+from flanneld_py.kernel.guard_table import TABLE_PREFIX
+from flanneld_py.kernel.iptables import find_iptables
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
+from flanneld_py.kernel.nft_rules import TABLES
 from flanneld_py.kernel.port_guard import drop_all_guards, read_guarded
 
 if TYPE_CHECKING:
@@ -39,7 +43,7 @@ class Step(NamedTuple):
     """Something that is there, and how it is taken away."""
 
     what: str
-    take: Callable[[], None]
+    take: Callable[[], object]
 
 
 def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -107,6 +111,18 @@ def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
         guarded = read_guarded()
     if guarded:
         yield Step(f"guards of {len(guarded)} ports", drop_all_guards)
+    yield from _rule_steps()
+
+
+def _rule_steps() -> Iterator[Step]:
+    with suppress(OSError):
+        for family, name in nf_tables.read_tables():
+            if name in TABLES.values() or name.startswith(TABLE_PREFIX):
+                yield Step(f"nftables table {name}", partial(nf_tables.drop_table, family, name))
+    for family in (IPV4, IPV6):
+        iptables = find_iptables((family,))
+        if iptables is not None and iptables.holds_any():
+            yield Step(f"iptables rules for IPv{family}", iptables.clear)
 
 
 def _delete(sock: NetlinkSocket, request: object) -> None:

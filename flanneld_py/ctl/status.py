@@ -104,6 +104,13 @@ def _describe_store(store: dict[str, Any]) -> str:
     return f"  store    {store['type']} at {place}{trouble}"
 
 
+def _describe_guard(told: dict[str, Any]) -> str:
+    if told["reason"]:
+        return f"{told['mode']}: {told['reason']}"
+    dropped = ", ".join(f"{reason} {count}" for reason, count in told["dropped"].items() if count)
+    return f"{told['mode']}, dropped: {dropped or 'none'}{'; ' if told['problem'] else ''}{told['problem']}"
+
+
 def _describe_node(told: dict[str, Any]) -> list[str]:
     lease, uplink, backend = told["lease"], told["uplink"], told["backend"]
     left = "does not expire" if lease["seconds_left"] is None else f"{lease['seconds_left'] / 3600:.1f} h left"
@@ -120,5 +127,6 @@ def _describe_node(told: dict[str, Any]) -> list[str]:
         f"  rules    {rules['by']}, restored {rules['restored']} times",
         *([f"  rules    {rules['problem']}"] if rules["problem"] else []),
         *(f"  rules    {one['chain']}: {one['reason']}; {one['remedy']}" for one in rules["barriers"]),
+        f"  guard    {_describe_guard(told['guard'])}",
         f"  drift    {drift or 'none'}",
     ]

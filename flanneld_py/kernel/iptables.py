@@ -68,6 +68,11 @@ class Iptables:
             changed |= self._ensure_family(family, wanted.get(family, {}))
         return changed
 
+    def holds_any(self) -> bool:
+        """Say whether there is a chain of ours. Raises KernelError."""
+        lines = [line for family in self._families for line in self._run(family, "save", "").splitlines()]
+        return any(line.startswith(f":{own} ") for line in lines for own in _CHAINS.values())
+
     def clear(self) -> bool:
         """Take all rules of ours away; return whether there were any. Raises KernelError."""
         return self.ensure(())

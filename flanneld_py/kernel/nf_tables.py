@@ -72,7 +72,7 @@ RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
 SET_TABLE, SET_NAME = 1, 2
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS_LIST = 1, 2, 3
 LIST_ELEMENT = 1
-_SET_FLAG_CONCAT = 0x80
+_COUNTER_PACKETS = 2
 _COMMENT = 0
 """NFTNL_UDATA_RULE_COMMENT: what nft shows as a rule's comment (libnftnl, udata.h)."""
 
@@ -155,17 +155,17 @@ def append_rule(family: int, table: str, chain: str, *expressions: bytes, commen
     return message(NEWRULE, family, *attributes, flags=netlink.NLM_F_CREATE | netlink.NLM_F_APPEND)
 
 
-def new_set(family: int, table: str, name: str, lengths: Sequence[int], key_type: int) -> Request:
-    """Have a set whose keys are values of these lengths, in bytes, one after the other.
+def new_set(family: int, table: str, name: str, length: int, key_type: int) -> Request:
+    """Have a set whose keys are of this length in bytes.
 
     `key_type` is only what nft takes to show the keys: libnftables' numbers of types, 6 bits each.
     """
     attributes = (
         text(SET_TABLE, table),
         text(SET_NAME, name),
-        number(3, _SET_FLAG_CONCAT if len(lengths) > 1 else 0),
+        number(3, 0),
         number(4, key_type),
-        number(5, sum(lengths)),
+        number(5, length),
         # Unique within a batch; nothing of ours refers to a set but by name.
         number(10, sum(name.encode())),
     )
@@ -214,9 +214,21 @@ def compare(value: bytes, *, equal: bool = True) -> bytes:
     return expression("cmp", number(1, FIRST), number(2, 0 if equal else 1), data)
 
 
-def look_up(name: str) -> bytes:
-    """Go on only if the loaded bytes are in a set."""
-    return expression("lookup", text(1, name), number(2, FIRST))
+def load_extension(header: int, offset: int, length: int) -> bytes:
+    """Load bytes of an IPv6 extension header; a rule ends without effect where the packet has none."""
+    return expression(
+        "exthdr",
+        number(1, FIRST),
+        netlink.encode_u8(2, header),
+        number(3, offset),
+        number(4, length),
+    )
+
+
+def look_up(name: str, *, inverted: bool = False) -> bytes:
+    """Go on only if the loaded bytes are in a set, or are not."""
+    flags = (number(5, 1),) if inverted else ()
+    return expression("lookup", text(1, name), number(2, FIRST), *flags)
 
 
 def verdict(code: int, chain: str = "") -> bytes:
@@ -334,6 +346,22 @@ class NfTables:
                     yield answer
 
 
+def read_tables() -> list[tuple[int, str]]:
+    """Return all tables by family and name. Raises KernelError."""
+    with NfTables() as opened:
+        return opened.dump(message(GETTABLE, 0), lambda answer: (answer.payload[0], _text_at(_payload(answer), 1)))
+
+
+def drop_table(family: int, table: str) -> None:
+    """Take a table away, with all that is in it; having none is no error. Raises KernelError."""
+    try:
+        with NfTables() as opened:
+            opened.execute([delete_table(family, table)], f"delete table {table}")
+    except KernelError as error:
+        if not errnos.is_absent(error):
+            raise
+
+
 def has_nf_tables() -> bool:
     """Say whether this kernel has nf_tables and lets us use it."""
     try:
@@ -341,6 +369,18 @@ def has_nf_tables() -> bool:
             return opened.read(message(GETGEN, 0)) is not None
     except OSError:
         return False
+
+
+def decode_count(answer: Message) -> tuple[str, int]:
+    """Read a rule as its comment and how many packets it has counted."""
+    attributes = netlink.decode_attributes(_payload(answer))
+    said = bytes(attributes.get(RULE_USERDATA, b""))
+    comment = said[2:].rstrip(b"\0").decode(errors="replace") if said[:1] == bytes((_COMMENT,)) else ""
+    for _, _, value in netlink.walk_attributes(attributes.get(RULE_EXPRESSIONS, memoryview(b""))):
+        part = netlink.decode_attributes(value)
+        if netlink.decode_text(part[1]) == "counter":
+            return comment, int.from_bytes(netlink.decode_attributes(part[2])[_COUNTER_PACKETS], "big")
+    return comment, 0
 
 
 def _payload(answer: Message) -> memoryview:

@@ -74,21 +74,17 @@ def _decode_names(message: Message) -> tuple[str, str]:
 
 def drop_guard(device: str) -> None:
     """Take the guard of a device away; having none is no error. Raises KernelError."""
-    _drop(nf_tables.delete_chain(_FAMILY, TABLE, device), f"take the guard of {device} away")
+    try:
+        with NfTables() as opened:
+            opened.execute([nf_tables.delete_chain(_FAMILY, TABLE, device)], f"take the guard of {device} away")
+    except KernelError as error:
+        if not errnos.is_absent(error):
+            raise
 
 
 def drop_all_guards() -> None:
     """Take the guards of all devices away; having none is no error. Raises KernelError."""
-    _drop(nf_tables.delete_table(_FAMILY, TABLE), "take all guards away")
-
-
-def _drop(request: Request, operation: str) -> None:
-    try:
-        with NfTables() as opened:
-            opened.execute([request], operation)
-    except KernelError as error:
-        if not errnos.is_absent(error):
-            raise
+    nf_tables.drop_table(_FAMILY, TABLE)
 
 
 def _address_rules(device: str, mac: bytes, addresses: Iterable[tuple[int, int]]) -> list[Request]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import IPV4, bits
+from flanneld_py.core.tunnel_port import TunnelPort
 from flanneld_py.kernel import errnos
 from flanneld_py.kernel.link import create_link
 from flanneld_py.kernel.netlink import decode_u32
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.device import LinkOptions
     from flanneld_py.kernel.link import Link
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
+
+_LARGEST_VNI = (1 << 24) - 1
 
 IFLA_VXLAN_ID = 1
 IFLA_VXLAN_LINK = 3
@@ -43,6 +46,11 @@ def vni(link: Link) -> int:
 def udp_port(link: Link) -> int:
     """Return the UDP port of a vxlan device."""
     return int.from_bytes(link.data[IFLA_VXLAN_PORT], "big")
+
+
+def vxlan_port(port: int, vni: int) -> TunnelPort:
+    """Return where frames of a VNI arrive: behind UDP's 8 bytes and VXLAN's 8, whose last four hold the VNI."""
+    return TunnelPort(port, 8 + 8 + 14, 8 + 8 + 12, 8 + 4, (vni & _LARGEST_VNI).to_bytes(3, "big"))
 
 
 def vxlan_options(

@@ -28,7 +28,7 @@ def parts():
 @pytest.fixture
 def status(parts):
     status = NodeStatus()
-    status.begin(SimpleNamespace(), parts.reconciler, parts.keeper, SimpleNamespace(), SimpleNamespace())
+    status.begin(SimpleNamespace(), parts.reconciler, parts.keeper, **dict.fromkeys(("rules", "guard", "follower")))
     return status
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flanneld_py.core.prefix import IPV4
+from flanneld_py.kernel import nf_tables
+from flanneld_py.kernel.iptables import find_iptables
 from tests.test_daemon import CONFIG, PREFIX, cluster, empty_cluster, leads_to, vtep_mac
 from tests.waiting import wait_until
 
@@ -130,6 +133,9 @@ def test_cleanup_refuses_while_in_use_and_then_takes_all(pair, tmp_path):
     assert run(one, "cleanup", *folders)[0] == 0
     assert (one.index("flannel.1"), one.index("cni0"), [one.index("other0")]) == (None, None, foreign)
     assert not [route for route in one.routes().values() if route[0] == 119]
+    assert not [name for _, name in one.namespace.run(nf_tables.read_tables) if name.startswith("flannel")]
+    iptables = find_iptables((IPV4,))
+    assert iptables is None or not one.namespace.run(iptables.holds_any)
     assert not (one.folder / "subnet.env").exists()
     assert [path.name for path in (tmp_path / "bin").iterdir()] == []
     assert [path.name for path in (tmp_path / "conf").iterdir()] == ["20-other.conflist"]

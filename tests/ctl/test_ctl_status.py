@@ -35,6 +35,7 @@ TOLD = {
     "unreachable": {"10.5.4.0/24": "172.31.0.14 is not on this node's layer 2, and there is no tunnel to it"},
     "failing": [{"entry": "route 10.5.3.0/24 nhid 7", "attempts": 2, "reason": "No such device"}],
     "drift": {"route": 3},
+    "guard": {"mode": "drop", "reason": "", "problem": "", "dropped": {"stranger": 3, "no IP": 0}},
     "rules": {
         "by": "nftables",
         "restored": 2,
@@ -94,6 +95,7 @@ def test_every_fact_has_its_line():
         "  peers    1",
         "  rules    nftables, restored 2 times",
         "  rules    inet firewalld filter_FORWARD: it rejects; firewall-cmd …",
+        "  guard    drop, dropped: stranger 3",
         "  drift    route 3",
         "skipped leases",
         "LEASE        REASON",

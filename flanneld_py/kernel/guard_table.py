@@ -1,0 +1,355 @@
+"""The guard of the tunnel port: an nftables table of its own that admits the members of the network.
+
+Owns the table: for each family and length of prefix a set of (outer source, inner source's prefix), and the chain that
+looks them up before the packet is decapsulated. Packets are looked up by what their inner source is in each length of
+prefix that a member has, one hash table each: one look-up in a cluster whose subnets are of one length.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from flanneld_py.core.driver import driven_entry
+from flanneld_py.core.entries import DrivenEntry
+from flanneld_py.core.errors import KernelError
+from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, host_mask
+from flanneld_py.kernel import errnos, netlink, nf_tables
+from flanneld_py.kernel.families import encode_address
+from flanneld_py.kernel.nf_tables import NETWORK, TRANSPORT, NfTables, compare, load, load_meta, mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from flanneld_py.core.plan import Operation
+    from flanneld_py.core.tunnel_port import TunnelPort
+    from flanneld_py.kernel.netlink import Message, Request
+
+TABLE = "guard"
+"""What the entries carry as `DrivenEntry.table`; their key is (family, outer source, inner prefix)."""
+TABLE_PREFIX = "flannel-guard-"
+
+_INET = nf_tables.NFPROTO_INET
+_INPUT = nf_tables.Hook(1, -150)
+_PROTOCOLS = {IPV4: nf_tables.NFPROTO_IPV4, IPV6: nf_tables.NFPROTO_IPV6}
+_ETHERTYPES = {IPV4: b"\x08\x00", IPV6: b"\x86\xdd"}
+_VERSIONS = {IPV4: b"\x40", IPV6: b"\x60"}
+_SOURCES = {IPV4: 12, IPV6: 8}
+_SIZES = {IPV4: 4, IPV6: 16}
+_SECOND = {IPV4: 9, IPV6: 2}
+"""The register behind the first one, when that holds an address of the family."""
+_NFT_TYPES = {IPV4: 7, IPV6: 8}
+_UDP = b"\x11"
+_FRAGMENT_HEADER = b"\x2c"[0]
+_PORT_OFFSET = 2
+_KEYS_AT_ONCE = 1000
+
+STRANGER, NO_IP, FOREIGN, FRAGMENT = "stranger", "no IP", "foreign inner source", "fragment"
+"""Why a packet is dropped: its outer source is no member's; the frame holds no IP of the family; its inner source is
+not that member's; it is an IPv6 fragment to the port, or one that hides where it goes."""
+
+
+class GuardPlan(NamedTuple):
+    """What the guard is to do: `drop` or only count; `allowed` are inner sources that any member may send with."""
+
+    port: TunnelPort
+    families: tuple[int, ...]
+    allowed: tuple[Prefix, ...]
+    drop: bool
+
+
+class GuardTable:
+    """Reads and writes the table; a `TableDriver`."""
+
+    table = TABLE
+    batch = 500
+
+    def __init__(self, name: str, plan: GuardPlan, lengths: Iterable[tuple[int, int]]) -> None:
+        """Take charge of a table; `lengths` are those that members' subnets are known to have, by family."""
+        self._opened = NfTables()
+        self._name = TABLE_PREFIX + name
+        self._plan = plan
+        self._lengths = {(family, bits(family)) for family in plan.families} | set(lengths)
+        self._armed = False
+        self.port = self._opened.port
+        self.name = self._name
+
+    def close(self) -> None:
+        """Close the socket; the guard stays."""
+        self._opened.close()
+
+    def guard_port(self, port: TunnelPort) -> bool:
+        """Be for this port from now on; return whether the table has to be armed for it."""
+        changed = port != self._plan.port
+        self._plan = self._plan._replace(port=port)
+        return changed and self._armed
+
+    def read(self) -> list[DrivenEntry]:
+        """Return who is admitted; makes the table, and the sets that it lacks. Raises KernelError."""
+        there = self._read_sets()
+        self._lengths |= there
+        missing = self._lengths - there
+        if missing:
+            self._execute([nf_tables.new_table(_INET, self._name), *map(self._new_set, sorted(missing))])
+        return [entry for family, length in sorted(there) for entry in self._read_set(family, length)]
+
+    def apply(self, operations: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:
+        """Carry out operations all together, or if that fails one by one; return what failed."""
+        try:
+            self._execute(self._encode(operations))
+        except KernelError as error:
+            if len(operations) == 1:
+                gone = operations[0].delete and errnos.is_absent(error)
+                return {} if gone else {0: (error.errno or 0, error.strerror or "")}
+        else:
+            return {}
+        results = [self.apply((operation,)) for operation in operations]
+        return {index: result[0] for index, result in enumerate(results) if result}
+
+    def arm(self) -> bool:
+        """Have the chain that looks packets up; return whether it was written. Raises KernelError."""
+        self._armed = True
+        if self._opened.holds(_INET, self._name, self._chain_requests()):
+            return False
+        self._execute([nf_tables.new_table(_INET, self._name), *map(self._new_set, sorted(self._lengths))])
+        self._execute(self._rewrite())
+        return True
+
+    def read_counts(self) -> dict[str, int]:
+        """Return how many packets were dropped, or would have been, by reason. Raises KernelError."""
+        request = nf_tables.message(nf_tables.GETRULE, _INET, nf_tables.text(nf_tables.RULE_TABLE, self._name))
+        counts = dict.fromkeys((STRANGER, NO_IP, FOREIGN, FRAGMENT), 0)
+        for reason, packets in self._opened.dump(request, nf_tables.decode_count):
+            if reason in counts:
+                counts[reason] += packets
+        return counts
+
+    def _read_sets(self) -> set[tuple[int, int]]:
+        request = nf_tables.message(nf_tables.GETSET, _INET, nf_tables.text(nf_tables.SET_TABLE, self._name))
+        return {_parse_set(name) for name in self._opened.dump(request, _decode_set_name) if name}
+
+    def _read_set(self, family: int, length: int) -> list[DrivenEntry]:
+        named = (
+            nf_tables.text(nf_tables.ELEMENTS_TABLE, self._name),
+            nf_tables.text(nf_tables.ELEMENTS_SET, _set_name(family, length)),
+        )
+        layout = _ELEMENTS[family]
+        found: list[DrivenEntry] = []
+        request = nf_tables.message(nf_tables.GETSETELEM, _INET, *named)
+        for keys in self._opened.dump(request, layout.decode):
+            found += [_entry(family, length, outer, inner) for outer, inner in keys]
+        return found
+
+    def _encode(self, operations: Sequence[Operation]) -> list[Request]:
+        groups: dict[tuple[bool, int, int], list[bytes]] = {}
+        for operation in operations:
+            family, outer, inner = _admitted(operation)
+            key = _ELEMENTS[family].encode(outer, inner.address)
+            groups.setdefault((operation.delete, family, inner.length), []).append(key)
+        requests = []
+        new = {(family, length) for _, family, length in groups} - self._lengths
+        if new:
+            self._lengths |= new
+            requests += [self._new_set(one) for one in sorted(new)]
+        for (delete, family, length), elements in groups.items():
+            kind = nf_tables.DELSETELEM if delete else nf_tables.NEWSETELEM
+            for start in range(0, len(elements), _KEYS_AT_ONCE):
+                part = elements[start : start + _KEYS_AT_ONCE]
+                requests.append(nf_tables.change_elements(kind, _INET, self._name, _set_name(family, length), part))
+        # A set that no rule looks up admits nobody.
+        return [*requests, *self._rewrite()] if new and self._armed else requests
+
+    def _execute(self, requests: Sequence[Request]) -> None:
+        self._opened.execute(requests, f"write table {self._name}")
+
+    def _new_set(self, one: tuple[int, int]) -> Request:
+        family, length = one
+        key_type = _NFT_TYPES[family] << 6 | _NFT_TYPES[family]
+        return nf_tables.new_set(_INET, self._name, _set_name(family, length), 2 * _SIZES[family], key_type)
+
+    def _rewrite(self) -> list[Request]:
+        """Take the chains away, if they are there, and write them anew; in one transaction the guard never sleeps."""
+        chains = [request for request in self._chain_requests() if request.kind == nf_tables.NEWCHAIN]
+        names = ("input", "tunnel", "fragment")
+        flush = [nf_tables.flush_chain(_INET, self._name, name) for name in names]
+        delete = [nf_tables.delete_chain(_INET, self._name, name) for name in names]
+        return [*chains, *flush, *delete, *self._chain_requests()]
+
+    def _chain_requests(self) -> list[Request]:
+        chains = [
+            nf_tables.new_chain(_INET, self._name, "input", "filter", _INPUT),
+            nf_tables.new_chain(_INET, self._name, "tunnel"),
+            nf_tables.new_chain(_INET, self._name, "fragment"),
+        ]
+        return [*chains, *self._input_rules(), *self._fragment_rules(), *self._tunnel_rules()]
+
+    def _rule(self, chain: str, *expressions: bytes, comment: str = "") -> Request:
+        return nf_tables.append_rule(_INET, self._name, chain, *expressions, comment=comment)
+
+    def _refuse(self, chain: str, reason: str, *expressions: bytes) -> Request:
+        code = nf_tables.NF_DROP if self._plan.drop else nf_tables.NF_ACCEPT
+        return self._rule(chain, *expressions, nf_tables.counter(), nf_tables.verdict(code), comment=reason)
+
+    def _is_to_port(self) -> tuple[bytes, ...]:
+        port = self._plan.port.port.to_bytes(2, "big")
+        return load_meta(nf_tables.META_L4PROTO), compare(_UDP), load(TRANSPORT, _PORT_OFFSET, 2), compare(port)
+
+    def _input_rules(self) -> list[Request]:
+        port = self._plan.port
+        is_ours = (load(TRANSPORT, port.mark_offset, len(port.mark)), compare(port.mark)) if port.mark else ()
+        rules = []
+        if IPV6 in self._plan.families:
+            # IPv4 comes here whole; of IPv6's fragments the first says where they go.
+            first = (nf_tables.load_extension(_FRAGMENT_HEADER, 2, 2), mask(b"\xff\xf8"), compare(b"\0\0"))
+            to_fragment = nf_tables.verdict(nf_tables.NFT_GOTO, "fragment")
+            rules.append(self._rule("input", *_is_family(IPV6), *first, to_fragment))
+        return [
+            *rules,
+            self._rule("input", *self._is_to_port(), *is_ours, nf_tables.verdict(nf_tables.NFT_GOTO, "tunnel")),
+        ]
+
+    def _fragment_rules(self) -> list[Request]:
+        return [
+            self._refuse("fragment", FRAGMENT, *self._is_to_port()),
+            # Its transport header can be read: it goes elsewhere.
+            self._rule("fragment", load(TRANSPORT, 0, 4), nf_tables.verdict(nf_tables.NF_ACCEPT)),
+            self._refuse("fragment", FRAGMENT),
+        ]
+
+    def _tunnel_rules(self) -> list[Request]:
+        accept = nf_tables.verdict(nf_tables.NF_ACCEPT)
+        rules = [
+            self._rule("tunnel", *self._holds(family), *self._looks_up(family, length), accept)
+            for family, length in sorted(self._lengths, key=lambda one: (one[0], one[1] == bits(one[0]), one[1]))
+        ]
+        for prefix in self._plan.allowed:
+            family = prefix.family
+            if family not in self._plan.families:
+                continue
+            lies_in = (
+                self._load_inner(family, nf_tables.FIRST),
+                mask(_mask_of(family, prefix.length)),
+                compare(encode_address(family, prefix.address)),
+            )
+            rules.append(self._rule("tunnel", *self._holds(family), *_is_member(family), *lies_in, accept))
+        for family in self._plan.families:
+            rules.append(self._refuse("tunnel", STRANGER, *_is_family(family), *_is_member(family, inverted=True)))
+            rules += [self._refuse("tunnel", NO_IP, *_is_family(family), *test) for test in self._is_no(family)]
+        return [*rules, self._refuse("tunnel", FOREIGN)]
+
+    def _holds(self, family: int) -> tuple[bytes, ...]:
+        """Test that packet and inner packet are of this family."""
+        return *_is_family(family), *self._inner_is(family, equal=True)
+
+    def _inner_is(self, family: int, *, equal: bool) -> tuple[bytes, ...]:
+        port = self._plan.port
+        if port.ethertype_offset:
+            return load(TRANSPORT, port.ethertype_offset, 2), compare(_ETHERTYPES[family], equal=equal)
+        return load(TRANSPORT, port.ip_offset, 1), mask(b"\xf0"), compare(_VERSIONS[family], equal=equal)
+
+    def _is_no(self, family: int) -> tuple[tuple[bytes, ...], ...]:
+        return (self._inner_is(family, equal=False),)
+
+    def _load_inner(self, family: int, register: int) -> bytes:
+        return load(TRANSPORT, self._plan.port.ip_offset + _SOURCES[family], _SIZES[family], register)
+
+    def _looks_up(self, family: int, length: int) -> tuple[bytes, ...]:
+        second = _SECOND[family]
+        masked = () if length == bits(family) else (mask(_mask_of(family, length), second),)
+        return (
+            _load_outer(family),
+            self._load_inner(family, second),
+            *masked,
+            nf_tables.look_up(_set_name(family, length)),
+        )
+
+
+class _Elements:
+    """How a family's elements are laid out: a list of (list element (key (value))), all of one size."""
+
+    def __init__(self, family: int) -> None:
+        self._size = size = _SIZES[family]
+        # Addresses of 4 bytes are read as numbers straight away.
+        self._layout = struct.Struct(">12sII" if size == 4 else f">12s{size}s{size}s")
+        whole = self._layout.size
+        self._head = struct.pack("=HHHHHH", whole, 1, whole - 4, 1, whole - 8, 1)
+
+    def encode(self, outer: int, inner: int) -> bytes:
+        """Write a key."""
+        return outer.to_bytes(self._size, "big") + inner.to_bytes(self._size, "big")
+
+    def decode(self, message: Message) -> list[tuple[int, int]]:
+        """Read the elements of a message as (outer, inner)."""
+        listed = netlink.decode_attributes(message.payload, nf_tables.GENERIC.size).get(nf_tables.ELEMENTS_LIST)
+        if listed is None:
+            return []
+        if len(listed) % self._layout.size == 0:
+            parts = list(self._layout.iter_unpack(listed))
+            if all(head == self._head for head, _, _ in parts):
+                return [(_number(outer), _number(inner)) for _, outer, inner in parts]
+        return [self._split(value) for _, _, value in netlink.walk_attributes(listed)]
+
+    def _split(self, element: memoryview) -> tuple[int, int]:
+        key = bytes(netlink.decode_attributes(netlink.decode_attributes(element)[1])[1])
+        return _number(key[: self._size]), _number(key[self._size :])
+
+
+def _number(value: int | bytes) -> int:
+    return value if isinstance(value, int) else int.from_bytes(value, "big")
+
+
+_ELEMENTS = {family: _Elements(family) for family in _SIZES}
+
+
+def admission(family: int, outer: int, inner: Prefix) -> DrivenEntry:
+    """Return the entry that admits packets of an outer source whose inner source lies in a prefix."""
+    return DrivenEntry(TABLE, (family, outer, inner))
+
+
+def drop_guards(keep: str = "") -> list[str]:
+    """Take all guards' tables away but one; return their names. Raises KernelError."""
+    gone = [name for _, name in nf_tables.read_tables() if name.startswith(TABLE_PREFIX) and name != keep]
+    for name in gone:
+        nf_tables.drop_table(_INET, name)
+    return gone
+
+
+def _admitted(operation: Operation) -> tuple[int, int, Prefix]:
+    return cast("tuple[int, int, Prefix]", driven_entry(operation).key)
+
+
+def _entry(family: int, length: int, outer: int, inner: int) -> DrivenEntry:
+    return DrivenEntry(TABLE, (family, outer, Prefix(family, inner, length)))
+
+
+def _set_name(family: int, length: int) -> str:
+    return f"members{family}-{length}"
+
+
+def _parse_set(name: str) -> tuple[int, int]:
+    family, _, length = name.removeprefix("members").partition("-")
+    return int(family), int(length)
+
+
+def _decode_set_name(message: Message) -> str:
+    attributes = netlink.decode_attributes(message.payload, nf_tables.GENERIC.size)
+    name = netlink.decode_text(attributes[nf_tables.SET_NAME])
+    return name if name.startswith("members") else ""
+
+
+def _is_family(family: int) -> tuple[bytes, bytes]:
+    return load_meta(nf_tables.META_NFPROTO), compare(bytes((_PROTOCOLS[family],)))
+
+
+def _load_outer(family: int, register: int = nf_tables.FIRST) -> bytes:
+    return load(NETWORK, _SOURCES[family], _SIZES[family], register)
+
+
+def _is_member(family: int, *, inverted: bool = False) -> tuple[bytes, ...]:
+    """Test that the outer source is a member's: each is admitted with itself as inner source."""
+    both = _load_outer(family), _load_outer(family, _SECOND[family])
+    return *both, nf_tables.look_up(_set_name(family, bits(family)), inverted=inverted)
+
+
+def _mask_of(family: int, length: int) -> bytes:
+    return encode_address(family, ((1 << bits(family)) - 1) ^ host_mask(family, length))

@@ -1,0 +1,220 @@
+"""The guard as the real daemon keeps it: what reaches a pod over a real vxlan device, and what does not."""
+
+import json
+import shutil
+import socket
+import subprocess
+
+import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+
+from tests.test_daemon import PREFIX, cluster, empty_cluster, vtep_mac
+from tests.test_daemon_rules import make_pod
+from tests.underlay_wire import vxlan
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
+
+__all__ = ["cluster", "empty_cluster"]
+
+MEMBER, STRANGER = "172.30.0.77", "172.30.0.66"
+MEMBERS_POD, MEMBERS_SUBNET = "10.5.250.9", "10.5.250.0-24"
+VALUE = (
+    f'{{"PublicIP":"{MEMBER}","PublicIPv6":null,"BackendType":"vxlan",'
+    '"BackendData":{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}}'
+)
+PORT = 7000
+
+
+class Attacked:
+    """A node with a pod, a member that exists only by its lease, and a place on the underlay to send as anybody."""
+
+    def __init__(self, cluster, make_namespace, *words):
+        self.cluster, self.node = cluster, cluster.add_node()
+        cluster.ctl("put", f"{PREFIX}/subnets/{MEMBERS_SUBNET}", VALUE)
+        self.words = words
+        self.daemon = self.start()
+        subnet = self.daemon.subnet_env["FLANNEL_SUBNET"]
+        self.pod = make_pod(self.node, make_namespace(), subnet)
+        self.pod_address = f"{subnet.rpartition('.')[0]}.10"
+        self.listening = self.pod.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        self.listening.bind(("", PORT))
+        self.listening.settimeout(10)
+        self.out = cluster.namespace.run(socket.socket, socket.AF_PACKET, socket.SOCK_RAW)
+        self.out.bind(("br0", 0))
+        self.node_mac = self.node.link("eth0").get_attr("IFLA_ADDRESS")
+
+    def start(self):
+        self.daemon = self.node.start(*self.words).is_ready()
+        return self.daemon
+
+    def close(self):
+        self.out.close()
+        self.listening.close()
+
+    def send(self, outer, inner, text, **keys):
+        carried = IP(src=inner, dst=self.pod_address) / UDP(sport=1, dport=PORT) / Raw(text)
+        keys.setdefault("mac", vtep_mac(self.node))
+        packet = Ether(src="02:00:00:00:00:66", dst=self.node_mac) / IP(src=outer, dst=self.node.address)
+        self.out.send(bytes(packet / vxlan(carried, **keys)))
+
+    def came_before(self, text):
+        """What reached the pod before this, which the member sends."""
+        self.send(MEMBER, MEMBERS_POD, text)
+        return list(iter(lambda: self.listening.recv(100), text))
+
+    @property
+    def guard(self):
+        path = self.daemon.subnet_file.with_suffix(".sock")
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(path))
+            asking.sendall(b"status\n")
+            return json.loads(b"".join(iter(lambda: asking.recv(65536), b"")))["guard"]
+
+
+@pytest.fixture
+def attack(cluster, make_namespace):
+    made = []
+
+    def make(*words):
+        made.append(Attacked(cluster, make_namespace, *words))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def bombard(attacked):
+    """All that a stranger, and a member that lies, may try."""
+    for inner in (MEMBERS_POD, attacked.pod_address, "203.0.113.5", STRANGER):
+        attacked.send(STRANGER, inner, b"stranger")
+    attacked.send(MEMBER, "203.0.113.5", b"liar")
+    attacked.send(MEMBER, attacked.pod_address, b"liar")
+    attacked.send(MEMBER, attacked.node.address, b"liar")
+    attacked.send(STRANGER, MEMBERS_POD, b"broadcast", mac="ff:ff:ff:ff:ff:ff")
+    attacked.send(STRANGER, MEMBERS_POD, b"wrong VNI", vni=2)
+
+
+def test_without_the_guard_strangers_reach_pods(attack):
+    attacked = attack("--guard=off")
+    attacked.send(STRANGER, MEMBERS_POD, b"stranger")
+    assert attacked.came_before(b"last") == [b"stranger"]
+    assert attacked.guard["mode"] == "off"
+
+
+def test_nothing_of_a_stranger_reaches_a_pod(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed: mode=drop")
+    bombard(attacked)
+    assert attacked.came_before(b"last") == []
+    guard = attacked.guard
+    assert guard["mode"] == "drop"
+    assert guard["dropped"] == {"stranger": 5, "no IP": 0, "foreign inner source": 3, "fragment": 0}
+
+
+def test_a_member_reaches_a_pod_by_its_own_address_and_by_what_is_allowed(attack):
+    attacked = attack("--guard-allow=203.0.113.0/24,198.51.100.0/24")
+    attacked.daemon.says("guard armed")
+    attacked.send(MEMBER, MEMBER, b"node")
+    attacked.send(MEMBER, "203.0.113.5", b"outside")
+    assert attacked.came_before(b"last") == [b"node", b"outside"]
+
+
+def test_to_log_is_to_let_pass_and_count(attack):
+    attacked = attack("--guard=log")
+    attacked.daemon.says("guard armed: mode=log")
+    attacked.send(STRANGER, MEMBERS_POD, b"stranger")
+    assert attacked.came_before(b"last") == [b"stranger"]
+    assert attacked.guard["dropped"]["stranger"] == 1
+
+
+def test_members_come_and_go_with_their_leases(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    other = VALUE.replace(MEMBER, STRANGER).replace("7a:", "7e:")
+    attacked.cluster.ctl("put", f"{PREFIX}/subnets/10.5.251.0-24", other)
+    wait_until(lambda: "10.5.251.0/24" in attacked.node.routes())
+    # Whoever has a route has been admitted before it.
+    attacked.send(STRANGER, "10.5.251.9", b"new member")
+    assert attacked.came_before(b"last") == [b"new member"]
+    attacked.cluster.ctl("del", f"{PREFIX}/subnets/10.5.251.0-24")
+    wait_until(lambda: attacked.cluster and "10.5.251.0" not in members(attacked.node))
+    attacked.send(STRANGER, "10.5.251.9", b"no member any more")
+    assert attacked.came_before(b"end") == []
+
+
+def members(node):
+    return nft(node, "list", "table", "inet", "flannel-guard-flannel.1")
+
+
+def nft(node, *words):
+    if shutil.which("nft") is None:
+        pytest.skip("no nft: apt-get install nftables")
+    done = node.namespace.run(lambda: subprocess.run(["nft", *words], check=False, capture_output=True, text=True))
+    return done.stdout
+
+
+def test_two_nodes_talk_also_by_their_own_addresses(cluster, make_namespace):
+    one, two = cluster.add_node(), cluster.add_node()
+    first, second = one.start().is_ready(), two.start().is_ready()
+    wait_until(lambda: second.key.replace("-", "/") in one.routes() and first.key.replace("-", "/") in two.routes())
+    pod = make_pod(one, make_namespace(), first.subnet_env["FLANNEL_SUBNET"])
+    address = f"{first.key.partition('-')[0].rpartition('.')[0]}.10"
+    with pod.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("", PORT))
+        listening.settimeout(10)
+        for source in (two.address, second.key.partition("-")[0]):
+            with two.namespace.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as sending:
+                sending.bind((source, 0))
+                sending.sendto(b"hello", (address, PORT))
+            assert listening.recvfrom(100)[1][0] == source
+
+
+def test_it_is_armed_over_restarts_without_being_written_again(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    before = nft(attacked.node, "-a", "list", "chain", "inet", "flannel-guard-flannel.1", "tunnel")
+    for _ in range(2):
+        attacked.daemon.stop()
+        bombard(attacked)
+        assert attacked.came_before(b"last") == []
+        attacked.start()
+    after = nft(attacked.node, "-a", "list", "chain", "inet", "flannel-guard-flannel.1", "tunnel")
+    assert [line.partition("handle")[2] for line in after.splitlines()] == [
+        line.partition("handle")[2] for line in before.splitlines()
+    ]
+    assert "guard armed" not in attacked.daemon.log
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("flush", "ruleset"),
+        ("flush", "chain", "inet", "flannel-guard-flannel.1", "tunnel"),
+        ("flush", "set", "inet", "flannel-guard-flannel.1", "members4-24"),
+    ],
+)
+def test_what_others_change_of_it_is_put_right(attack, damage):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    whole = members(attacked.node)
+    nft(attacked.node, *damage)
+    wait_until(lambda: members(attacked.node) == whole)
+    bombard(attacked)
+    assert attacked.came_before(b"last") == []
+
+
+def test_it_goes_where_it_is_switched_off_or_cannot_be(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    attacked.daemon.stop()
+    attacked.words = ("--guard=off",)
+    attacked.start().says("guard removed: table=flannel-guard-flannel.1")
+    assert members(attacked.node) == ""
+    attacked.daemon.stop()
+    attacked.words = ("--on-demand",)
+    attacked.start().says("guard is off: on demand, only members in use are known")
+    assert attacked.guard["reason"].startswith("on demand")
