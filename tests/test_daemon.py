@@ -631,3 +631,44 @@ def test_on_demand_is_for_ipv4_alone(cluster):
     key = two.key
     wait_until(lambda: leads_to(nodes[0], nodes[1], key))
     assert "10.5.0.0/16" not in nodes[0].routes()
+
+
+def test_change_of_backend_at_restart_leaves_nothing_of_the_former_one(cluster):
+    nodes = [cluster.add_node(), cluster.add_node()]
+    for node in nodes:
+        node.ip("link add flannel.99 type vxlan id 99 dstport 4099 dev eth0")  # another network's
+        node.ip("addr add 10.99.1.0/32 dev flannel.99")
+        node.ip("nexthop add id 0x46700099 via 172.30.0.99 dev eth0 proto zebra")
+        node.ip("route add 10.99.2.0/24 nhid 0x46700099 proto zebra")
+    changes = (
+        ('{"Type":"vxlan"}', {"flannel.1"}, 0x461),
+        ('{"Type":"vxlan","VNI":7,"DirectRouting":true}', {"flannel.7"}, 0x467),
+        ('{"Type":"host-gw"}', set(), 0x460),
+        ('{"Type":"vxlan","VNI":7,"Port":4789}', {"flannel.7"}, 0x467),
+        ('{"Type":"alloc"}', set(), None),
+        ('{"Type":"host-gw"}', set(), 0x460),
+        ('{"Type":"vxlan"}', {"flannel.1"}, 0x461),
+    )
+    keys = None
+    for backend, devices, ids in changes:
+        cluster.set_config(f'{{"Network":"10.5.0.0/16","Backend":{backend}}}')
+        for node in nodes:
+            if node.daemons:
+                node.daemons[-1].stop()
+            node.start().is_ready()
+        for node, other in (nodes, nodes[::-1]):
+            subnet = other.daemons[-1].key.replace("-", "/")
+            wait_until(lambda node=node, devices=devices: own_devices(node) == devices | {"flannel.99"})
+            wait_until(lambda node=node, ids=ids: {ident >> 20 for ident in own_nexthops(node)} == {ids} - {None})
+            wait_until(lambda node=node, subnet=subnet, ids=ids: (subnet in node.routes()) == (ids is not None))
+            assert "10.99.2.0/24" in node.routes()
+        keys = keys or set(cluster.leases())
+        assert set(cluster.leases()) == keys
+
+
+def own_devices(node):
+    return {name for link in node.ip("-json link show") if (name := link["ifname"]).startswith("flannel")}
+
+
+def own_nexthops(node):
+    return {entry["id"] for entry in node.ip("-json nexthop show") if entry.get("protocol") != "zebra"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
 from flanneld_py.agent.control import serve_control
+from flanneld_py.agent.former_backend import Former, find_former, remove_former
 from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.guard import make_guard
 from flanneld_py.agent.health import Page, serve_health
@@ -29,6 +30,7 @@ from flanneld_py.agent.rule_keeper import RuleKeeper
 from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of, members_of
 from flanneld_py.agent.startup import Node, heed_store, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
+from flanneld_py.agent.subnet_file import read_former_subnets
 from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.metrics import CONTENT_TYPE
@@ -97,6 +99,7 @@ async def _run(options: Options) -> None:
         devices = devices_of(node, on_demand=on_demand is not None)
         if on_demand is None:
             _answer_no_more(devices.values())
+        former = _find_former(options, node, devices.values(), sock)
         ground = GroundKeeper(
             sock,
             node.backend,
@@ -143,6 +146,7 @@ async def _run(options: Options) -> None:
             follower = NodeFollower(sock, store, options.uplink, node, running.go_on)
             status.begin(node, reconciler, keeper, rules=rules, guard=guard, follower=follower)
             running.start()
+            group.create_task(remove_former(sock, former, reconciler.synced), name="former backend")
             group.create_task(follower.run(reconciler.underlay_changed), name="follower")
             group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")
 
@@ -172,6 +176,16 @@ def _make_on_demand(
         log.warning("on demand needs a store that finds single leases: all peers are programmed as they appear")
         return None
     return OnDemand(sock, finder, node.config.ipv4, rng, idle=options.on_demand_idle)
+
+
+def _find_former(options: Options, node: Node, devices: Iterable[Device], sock: NetlinkSocket) -> Former:
+    return find_former(
+        sock,
+        {device.name for device in devices},
+        [part.network for part in node.config.ranges],
+        read_former_subnets(options.subnet_file),
+        node.backend.nexthop_ids,
+    )
 
 
 def _answer_no_more(devices: Iterable[Device]) -> None:

@@ -81,6 +81,8 @@ class GroundKeeper:
 
     def rebase(self, backend: Backend, devices: dict[int, Device], uplink: int) -> None:
         """Go on with these devices, of the same names, for another configuration or another uplink."""
+        # Peers that the former backend has read may depend on it.
+        backend.follows_underlay |= self._backend.follows_underlay
         self._want(backend, devices)
         self.scope = replace(self.scope, uplink=uplink)
 

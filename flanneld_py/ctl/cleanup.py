@@ -19,7 +19,7 @@ from flanneld_py.ctl.cni import CONFLIST, EXECUTABLE
 from flanneld_py.ctl.cni_files import written_conflists
 from flanneld_py.ctl.daemon import SUBNET_FILE
 from flanneld_py.ctl.errors import CtlError
-from flanneld_py.ctl.node_view import is_ours, read_node_view
+from flanneld_py.ctl.node_view import read_node_view
 from flanneld_py.ctl.output import FAILED, OK
 from flanneld_py.kernel import nexthop, nf_tables, route
 from flanneld_py.kernel.guard_table import TABLE_PREFIX
@@ -27,6 +27,7 @@ from flanneld_py.kernel.iptables import find_iptables
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nft_rules import TABLES
+from flanneld_py.kernel.own_devices import is_own_device
 from flanneld_py.kernel.port_guard import drop_all_guards, read_guarded
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def refuse_while_in_use(subnet_file: Path, view: NodeView) -> None:
 def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
     # A device takes its routes with it; what is left are direct routes, nexthops and subnets that nobody leases.
     for link in view.links:
-        if is_ours(link) or (link.name == _BRIDGE and link.kind == "bridge"):
+        if is_own_device(link) or (link.name == _BRIDGE and link.kind == "bridge"):
             yield Step(f"device {link.name}", partial(delete_link, sock, link.ifindex))
     tunnels = {link.ifindex for link in view.devices}
     for entry in view.routes:

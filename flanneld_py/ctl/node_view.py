@@ -5,7 +5,6 @@ Reading is one function; how entries make a way is decided by a pure one.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.entries import PROTOCOL_FLANNELD, PROTOCOL_KERNEL, UNICAST, FdbEntry, Neighbour, Nexthop, Route
@@ -15,20 +14,13 @@ from flanneld_py.kernel import neighbour, nexthop
 from flanneld_py.kernel.host import read_routes
 from flanneld_py.kernel.link import Link, read_links
 from flanneld_py.kernel.nexthop import has_nexthops
+from flanneld_py.kernel.own_devices import is_own_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flanneld_py.kernel.address import InterfaceAddress
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
-
-_OURS = (
-    (re.compile(r"flannel(-v6)?\.[0-9]+"), {"vxlan"}),
-    (re.compile(r"flannel(-v6)?\.ipip|flannel\.ipip6|flannel\.sit"), {"ipip", "sit", "ip6tnl"}),
-    (re.compile(r"flannel-wg(-v6)?"), {"wireguard", "tun"}),
-    (re.compile(r"flannel[0-9]+"), {"tun"}),
-)
-"""Names and kinds of the devices that flannel daemons make."""
 
 
 class NodeView(NamedTuple):
@@ -48,7 +40,7 @@ class NodeView(NamedTuple):
     @property
     def devices(self) -> list[Link]:
         """Our devices."""
-        return [link for link in self.links if is_ours(link)]
+        return [link for link in self.links if is_own_device(link)]
 
 
 class Way(NamedTuple):
@@ -63,15 +55,10 @@ class Way(NamedTuple):
     missing: tuple[str, ...]
 
 
-def is_ours(link: Link) -> bool:
-    """Say whether a device is one that a flannel daemon makes."""
-    return any(name.fullmatch(link.name) and link.kind in kinds for name, kinds in _OURS)
-
-
 def read_node_view(sock: NetlinkSocket) -> NodeView:
     """Read it. Raises KernelError."""
     links = read_links(sock)
-    devices = [link for link in links if is_ours(link)]
+    devices = [link for link in links if is_own_device(link)]
     neighbours: list[Neighbour] = []
     fdb: list[FdbEntry] = []
     for link in devices:

@@ -55,7 +55,12 @@ def encode_replace(nexthop: Nexthop) -> Request:
 
 def encode_delete(nexthop: Nexthop) -> Request:
     """Write the request that deletes a nexthop, and with it the routes that use it."""
-    return Request(RTM_DELNEXTHOP, 0, _NHMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + netlink.encode_u32(_NHA_ID, nexthop.id))
+    return encode_delete_id(nexthop.id)
+
+
+def encode_delete_id(ident: int) -> Request:
+    """Write the request that deletes the nexthop of this id, and with it the routes that use it."""
+    return Request(RTM_DELNEXTHOP, 0, _NHMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + netlink.encode_u32(_NHA_ID, ident))
 
 
 def encode_dump() -> Request:
