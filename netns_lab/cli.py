@@ -74,6 +74,11 @@ def build_parser() -> argparse.ArgumentParser:
     prove.add_argument(
         "--bytes", type=positive, default=10_000_000, help="in each TCP stream, its checksum compared (default: 10 MB)"
     )
+    trace = add("trace", commands.run_trace, "send one marked packet from pod to pod and show where it passes")
+    trace.add_argument("source", metavar="POD")
+    trace.add_argument("destination", metavar="POD")
+    trace.add_argument("-6", dest="family", action="store_const", const=IPV6, default=IPV4, help="over IPv6")
+    trace.add_argument("--pcap", metavar="FILE", help="write the frames there, for Wireshark or tcpdump")
     add("status", commands.run_status, "show what runs, and fail if something does not")
     page = add("web", commands.run_web, "serve a page that shows the lab as it lives, and breaks it on request")
     page.add_argument(

@@ -98,6 +98,18 @@ def run_status(arguments: Namespace) -> int:
     return inside(arguments, work)
 
 
+def run_trace(arguments: Namespace) -> int:
+    """Show the journey of one packet."""
+    from netns_lab.trace import trace
+
+    pcap = None if arguments.pcap is None else Path(arguments.pcap).resolve()
+
+    def work(folder: LabFolder, _: Topology) -> int:
+        return trace(read_pods(folder), arguments.source, arguments.destination, arguments.family, pcap)
+
+    return inside(arguments, work)
+
+
 def run_pod_add(arguments: Namespace) -> int:
     """Make a pod."""
 
