@@ -121,7 +121,7 @@ async def _run(options: Options) -> None:
             sock,
             (node.backend, guard),
             ground,
-            LeaseTable(node.backend.read_peers, members_of(node)),
+            LeaseTable(node.backend.read_peers, members_of(node), grace=0.0 if on_demand else options.prune_grace),
             resync_interval=options.resync_interval,
             rng=rng,
             on_demand=on_demand,

@@ -35,6 +35,7 @@ class Options:
     healthz_ip: str
     healthz_port: int
     resync_interval: float
+    prune_grace: float
     on_demand: bool
     on_demand_idle: float
 

@@ -147,7 +147,7 @@ class Reconciler:
 
     def _apply(self, events: Sequence[LeaseEvent]) -> dict[str, tuple[Peer, ...]]:
         followed_underlay = self._keeper.follows_underlay
-        former = self.leases.apply(events)
+        former = self.leases.apply(events, time.monotonic())
         if self._keeper.follows_underlay and not followed_underlay:
             self._dirty.add(Change.UNDERLAY)
             self._wake.set()
@@ -245,8 +245,8 @@ class Reconciler:
             self._on_demand.take_unanswered_misses()
 
     async def _sleep(self) -> None:
-        retry = self.retries.next_due()
-        until = self._next_resync if retry is None else min(retry, self._next_resync)
+        due = (self._next_resync, self.retries.next_due(), self.leases.next_expiry())
+        until = min(when for when in due if when is not None)
         try:
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 await self._wake.wait()
@@ -264,6 +264,8 @@ class Reconciler:
         dirty = self._mend_ground(dirty, is_resync=is_resync)
         if not self.leases.complete:
             return
+        for key, peers in self.leases.expire(now).items():
+            self._former.setdefault(key, peers)
         if is_resync:
             unread = [kind for kind in self._kinds if Change(kind) not in dirty]
             dirty |= {Change(kind) for kind in unread if not await self._is_as_wanted(kind)}
@@ -387,7 +389,11 @@ class Reconciler:
                 self._account((entry for entry in wanted if entry_kind(entry) in group), 1)
                 await self._writer.apply(order(diff.replaces(wanted)), self._written_ahead)
             deletes += diff.deletes()
-        await self._writer.apply(order(deletes), self._written_ahead)
+        if time.monotonic() >= self.leases.prune_after:
+            await self._writer.apply(order(deletes), self._written_ahead)
+        elif deletes:
+            # The sums are not as wanted, so these are found again by the next resync.
+            log.warning("store has no leases of others: entries of former peers stay for now: count=%d", len(deletes))
         self._keeper.device_is_new &= not kinds
 
     def _followed(self) -> list[Peer]:

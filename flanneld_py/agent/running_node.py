@@ -40,6 +40,7 @@ def members_of(node: Node) -> Members:
         tuple(part.network for part in node.config.ranges),
         tuple(subnet for subnet in node.held.lease[:2] if subnet is not None),
         node.uplink.interface.prefixes,
+        tuple(part.subnet_len for part in node.config.ranges),
     )
 
 

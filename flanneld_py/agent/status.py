@@ -146,6 +146,7 @@ class NodeStatus:
                 {"name": device.name, "mac": device.mac.hex(":")} for device in node.backend.devices(lease).values()
             ],
             "peers": sum(map(len, reconciler.leases.peers.values())),
+            "kept_without_lease": len(reconciler.leases.missing),
             "skipped": {**reconciler.leases.skipped, **reconciler.leases.rejected},
             "unreachable": {str(peer.subnet): reason for peer, reason in reconciler.unreachable.items()},
             "failing": [

@@ -107,6 +107,7 @@ FLAGS: tuple[Flag, ...] = (
     _switch("set-node-network-unavailable", True, "set the Node's NetworkUnavailable condition"),
     _switch("on-demand", False, "program a peer when it is first needed, and take it away when it is idle"),
     Flag("on-demand-idle", 600.0, parse_seconds, "seconds without a packet after which a peer is idle"),
+    Flag("prune-grace", 300.0, parse_seconds, "seconds that peers stay which a restored or empty store lacks"),
     Flag("resync-interval", 60.0, parse_seconds, "seconds between full comparisons with the kernel"),
     Flag("log-format", "text", parse_choice(FORMATS), "how to write the log: text or json"),
     _number("v", 0, -(2**31), 2**31 - 1, "how much to log: 0 events, 4 and more details"),
@@ -140,6 +141,7 @@ def make_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> Optio
         healthz_ip=values["healthz-ip"],
         healthz_port=values["healthz-port"],
         resync_interval=values["resync-interval"],
+        prune_grace=values["prune-grace"],
         on_demand=values["on-demand"],
         on_demand_idle=values["on-demand-idle"],
     )

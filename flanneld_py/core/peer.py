@@ -27,7 +27,8 @@ class Peer(NamedTuple):
 class Members(NamedTuple):
     """What a lease is judged by: ourselves and the network that we share.
 
-    `underlay` holds the prefixes that our own uplink is attached to.
+    `underlay` holds the prefixes that our own uplink is attached to, `lengths` those of the subnets that the network
+    gives.
     """
 
     own_key: str
@@ -35,6 +36,7 @@ class Members(NamedTuple):
     networks: tuple[Prefix, ...]
     own_subnets: tuple[Prefix, ...]
     underlay: tuple[Prefix, ...]
+    lengths: tuple[int, ...] = ()
 
 
 class RefusedError(ValueError):

@@ -15,12 +15,13 @@ MEMBERS = Members(
     networks=(parse_prefix("10.5.0.0/16"), parse_prefix("fd42::/48")),
     own_subnets=(parse_prefix("10.5.1.0/24"),),
     underlay=(),
+    lengths=(24, 64),
 )
 
 
-def make_lease(public_ip=1, subnet="10.5.2.0/24", ipv6_subnet=None):
+def make_lease(public_ip=1, subnet=None, ipv6_subnet=None):
     attrs = LeaseAttrs(public_ip, 9 if ipv6_subnet else None, "vxlan")
-    return Lease(parse_prefix(subnet), ipv6_subnet and parse_prefix(ipv6_subnet), attrs)
+    return Lease(parse_prefix(subnet or f"10.5.{public_ip + 1}.0/24"), ipv6_subnet and parse_prefix(ipv6_subnet), attrs)
 
 
 def read_peers(lease):
@@ -208,3 +209,121 @@ def test_batching_makes_no_difference(events):
     assert at_once.peers == one_by_one.peers
     assert at_once.rejected == one_by_one.rejected
     assert at_once.skipped == one_by_one.skipped
+
+
+# Overlaps
+
+EVENTS = {
+    "10.5.2.0-24": make_lease(1, "10.5.2.0/24"),
+    "10.5.2.0-25": make_lease(2, "10.5.2.0/25"),
+    "10.5.2.128-25": make_lease(3, "10.5.2.128/25"),
+    "10.5.2.0-23": make_lease(4, "10.5.2.0/23"),
+    "10.5.3.0-24": make_lease(5, "10.5.3.0/24"),
+    "10.5.2.0-24&fd42:0:0:2::-64": make_lease(6, "10.5.2.0/24", "fd42:0:0:2::/64"),
+    "10.5.9.0-28": make_lease(8, "10.5.9.0/28"),
+    "10.5.9.0-29": make_lease(9, "10.5.9.0/29"),
+}
+
+
+def test_the_usual_length_goes_before_others_then_the_longer_then_by_key():
+    table = make_table()
+    table.apply([LeaseSnapshot({}, {}), *(LeasePut(key, lease) for key, lease in EVENTS.items())])
+    assert table.peers.keys() == {"10.5.2.0-24", "10.5.3.0-24", "10.5.9.0-29"}
+    assert table.skipped["10.5.2.0-25"] == "10.5.2.0/25 overlaps 10.5.2.0/24 of lease 10.5.2.0-24, which goes before it"
+    assert table.count_skipped() == {"overlap": 5}
+
+
+def test_two_leases_of_one_node_are_no_conflict():
+    table = make_table()
+    table.apply([LeasePut("10.5.2.0-24", make_lease(1)), LeasePut("10.5.2.0-25", make_lease(1, "10.5.2.0/25"))])
+    assert table.peers.keys() == {"10.5.2.0-24", "10.5.2.0-25"}
+
+
+def test_who_was_held_back_comes_in_when_the_other_goes():
+    table = make_table()
+    table.apply([LeaseSnapshot({"10.5.2.0-24": ONE}, {})])
+    other = make_lease(2, "10.5.2.0/25")
+    assert table.apply([LeasePut("10.5.2.0-25", other)]) == {}
+    assert list(table.take_news()) == ["10.5.2.0-25"]
+    assert table.apply([LeasePut("10.5.2.0-25", other)]) == {}
+    assert table.take_news() == {}
+    assert table.apply([LeaseRemoved("10.5.2.0-24")]) == {"10.5.2.0-24": PEERS_ONE, "10.5.2.0-25": ()}
+    assert table.peers == {"10.5.2.0-25": read_peers(other)}
+    assert table.skipped == {}
+    assert table.apply([LeasePut("10.5.2.0-24", ONE)]) == {"10.5.2.0-24": (), "10.5.2.0-25": read_peers(other)}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(EVENTS)), st.booleans()), max_size=30), st.randoms(use_true_random=False)
+)
+def test_the_order_in_which_leases_come_makes_no_difference(history, random):
+    table, there = make_table(), set()
+    table.apply([LeaseSnapshot({}, {})])
+    for key, is_put in history:
+        before = dict(table.peers)
+        changed = table.apply([LeasePut(key, EVENTS[key]) if is_put else LeaseRemoved(key)])
+        names = before.keys() | table.peers.keys()
+        assert changed == {
+            name: before.get(name, ()) for name in names if before.get(name, ()) != table.peers.get(name, ())
+        }
+        there = there | {key} if is_put else there - {key}
+    names = sorted(there)
+    random.shuffle(names)
+    other = make_table()
+    other.apply([LeaseSnapshot({name: EVENTS[name] for name in names}, {})])
+    assert (table.peers, table.skipped.keys()) == (other.peers, other.skipped.keys())
+    peers = [peer for peers in table.peers.values() for peer in peers]
+    assert not any(
+        one.subnet.overlaps(two.subnet) and one.public_ip != two.public_ip
+        for place, one in enumerate(peers)
+        for two in peers[:place]
+    )
+
+
+# Grace
+
+
+@pytest.fixture
+def patient():
+    table = LeaseTable(read_peers, MEMBERS, grace=300.0)
+    table.apply([LeaseSnapshot({"a": ONE, "b": TWO}, {"bad": "no JSON"})], 1000.0)
+    return table
+
+
+def test_what_a_new_snapshot_lacks_stays_for_a_while(patient):
+    assert patient.apply([LeaseSnapshot({}, {})], 1100.0) == {}
+    assert patient.apply([LeaseSnapshot({}, {})], 1200.0) == {}
+    assert patient.peers == {"a": PEERS_ONE, "b": PEERS_TWO}
+    assert patient.rejected == {}
+    assert patient.next_expiry() == 1400.0
+    assert patient.expire(1399.0) == {}
+    assert patient.expire(1400.0) == {"a": PEERS_ONE, "b": PEERS_TWO}
+    assert patient.next_expiry() is None
+    assert not patient.peers
+
+
+def test_what_is_told_of_again_counts_at_once(patient):
+    patient.apply([LeaseSnapshot({}, {})], 1100.0)
+    moved = make_lease(9, "10.5.2.0/24")
+    assert patient.apply([LeasePut("a", moved), LeaseRemoved("b")], 1101.0) == {"a": PEERS_ONE, "b": PEERS_TWO}
+    assert patient.peers == {"a": read_peers(moved)}
+    assert not patient.missing
+
+
+def test_a_deletion_that_is_told_counts_at_once(patient):
+    assert patient.apply([LeaseRemoved("a")], 1100.0) == {"a": PEERS_ONE}
+
+
+def test_a_new_owner_goes_before_one_that_the_store_lacks(patient):
+    patient.apply([LeaseSnapshot({}, {})], 1100.0)
+    rival = make_lease(9, "10.5.2.0/25")
+    patient.apply([LeasePut("z", rival)], 1101.0)
+    assert patient.peers == {"z": read_peers(rival), "b": PEERS_TWO}
+
+
+def test_an_empty_answer_at_the_start_is_no_reason_to_prune():
+    table = LeaseTable(read_peers, MEMBERS, grace=300.0)
+    table.apply([LeaseSnapshot({OWN: make_lease(101, "10.5.1.0/24")}, {})], 1000.0)
+    assert table.prune_after == 1300.0
+    table.apply([LeasePut("a", ONE)], 1001.0)
+    assert table.prune_after == 0.0
