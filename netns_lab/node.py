@@ -6,6 +6,7 @@ from pathlib import Path
 
 from netns_lab.errors import LabError, WaitedInVainError
 from netns_lab.etcd import endpoints
+from netns_lab.etcd_security import daemon_flags
 from netns_lab.folder import LabFolder
 from netns_lab.namespaces import in_network
 from netns_lab.places import make_node_place, node_place
@@ -60,6 +61,7 @@ def start_daemon(folder: LabFolder, topology: Topology, node: Node) -> None:
         f"--etcd-endpoints={endpoints(topology)}",
         f"--subnet-file={Path('/run', SUBNET_FILE)}",
         f"--healthz-port={HEALTH_PORT}",
+        *(daemon_flags(folder, node) if topology.etcd[0].secure else ()),
     )
     daemon_program(folder, node).start((*command, *flags), node_place(node.name))
 

@@ -33,7 +33,7 @@ Subnet = IPv4Network | IPv6Network
 Interface = IPv4Interface | IPv6Interface
 
 T = TypeVar("T")
-KIND_NAMES = {int: "an integer", str: "a string", dict: "a table", list: "a list of words"}
+KIND_NAMES = {int: "an integer", bool: "true or false", str: "a string", dict: "a table", list: "a list of words"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,22 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class EtcdMember:
-    """One member of the etcd cluster."""
+    """One member of the etcd cluster; a `secure` one wants a certificate and a user of its clients."""
 
     name: str
     address: Interface
+    number: int = 1
+    secure: bool = False
 
     @property
     def client_url(self) -> str:
         """Where it serves clients."""
-        return f"http://{self._host}:2379"
+        return f"{'https' if self.secure else 'http'}://{self._host}:2379"
+
+    @property
+    def gateway(self) -> tuple[str, int]:
+        """Where the lab itself speaks to it, beside it: a secure one has a plain door there."""
+        return ("127.0.0.1", 2379 + 10 * self.number) if self.secure else (str(self.address.ip), 2379)
 
     @property
     def peer_url(self) -> str:
@@ -199,15 +206,16 @@ def _parse_pod_count(table: Table, default: int) -> int:
 
 
 def _parse_etcd(top: Table, underlay: Underlay) -> tuple[EtcdMember, ...]:
-    members = 1
+    members, secure = 1, False
     if "etcd" in top.left:
         table = top.table("etcd")
         members = table.take("members", int, 1)
+        secure = table.take("secure", bool, False)
         table.finish()
         if members not in ETCD_SIZES:
             raise table.wrong("members", f"must be {' or '.join(map(str, ETCD_SIZES))}, not {members}")
     hosts = hosts_of(underlay)
-    return tuple(EtcdMember(f"etcd{number}", next(hosts)[0]) for number in range(1, members + 1))
+    return tuple(EtcdMember(f"etcd{number}", next(hosts)[0], number, secure) for number in range(1, members + 1))
 
 
 def _parse_underlays(table: Table, families: tuple[int, ...]) -> tuple[Underlay, ...]:
