@@ -11,6 +11,7 @@ import logging
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.retry import until_it_works
@@ -144,7 +145,7 @@ class OnDemand:
     def _answer(self, event: LeasePut | None, subnet: Prefix, misses: list[Miss]) -> None:
         """Program what was found, if it leads to where the kernel wants to send; else refuse it. Raises OSError."""
         address = misses[0].address
-        peers = () if event is None else self._program(event)
+        peers = () if event is None else self._program(event, misses)
         peer = next((peer for peer in peers if peer.subnet.holds(address)), None)
         found = self._extent(event, subnet, address) if peer is None else peer.subnet
         concerned = [miss for miss in misses if found.holds(miss.address)]
@@ -156,8 +157,6 @@ class OnDemand:
             if peer.direct_only:
                 # What waits in the tunnel's queue cannot go there; what comes next takes the direct route.
                 self._refuse(concerned)
-            else:
-                self._send_queued(peer, concerned)
         # Several nodes may share what most often is one node's.
         self.take_misses([miss for miss in misses if not found.holds(miss.address)])
 
@@ -168,23 +167,28 @@ class OnDemand:
         leased = event.lease.subnet
         return leased if leased is not None and subnet.contains(leased) else subnet
 
-    def _program(self, event: LeasePut) -> Sequence[Peer]:
+    def _program(self, event: LeasePut, misses: list[Miss]) -> Sequence[Peer]:
+        """Have what waits for a lease's peers sent, then write the peers' entries; return the peers."""
         subnet = event.lease.subnet
         over = [] if subnet is None else self._table.note_leased(subnet)
         if over:
             # One of these may stand in the place of the peer's own route.
             self._reconciler.change_standing([_unreachable(one) for one in over], [])
-        return self._reconciler.program(event)
+        return self._reconciler.program(event, partial(self._send_queued, misses))
 
-    def _send_queued(self, peer: Peer, misses: list[Miss]) -> None:
+    def _send_queued(self, misses: list[Miss], peers: Sequence[Peer]) -> None:
         """Have the first packets sent; through the tunnel also where the peer is direct from now on."""
-        self.counts.answered += len(misses)
-        through = FdbEntry(self._ground.ground.devices[IPV4], peer.vtep_mac, IPV4, peer.public_ip)
-        is_there = through in self._reconciler.desired((peer,))
-        if is_there:
-            # The gateway of the peer's route has been written with it, to stay.
-            misses = [miss for miss in misses if miss.address != peer.subnet.address]
-        send_queued(self._sock, through, misses, is_there=is_there)
+        for peer in peers:
+            waiting = [miss for miss in misses if peer.subnet.holds(miss.address)]
+            if peer.direct_only or not waiting:
+                continue
+            self.counts.answered += len(waiting)
+            through = FdbEntry(self._ground.ground.devices[IPV4], peer.vtep_mac, IPV4, peer.public_ip)
+            stays = through in self._reconciler.desired((peer,))
+            if stays:
+                # The gateway of the peer's route will be written with it, to stay.
+                waiting = [miss for miss in waiting if miss.address != peer.subnet.address]
+            send_queued(self._sock, through, waiting, stays=stays)
 
     def _refuse(self, misses: list[Miss]) -> None:
         self.counts.refused += len(misses)

@@ -23,7 +23,7 @@ from flanneld_py.kernel.monitor import Change, Monitor
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.backends.backend import EntrySource, Ground
@@ -153,11 +153,18 @@ class Reconciler:
             self._wake.set()
         return former
 
-    def program(self, event: LeasePut) -> tuple[Peer, ...]:
-        """Take over one lease and write its peers' entries at once, ahead of all else; return its peers."""
+    def program(self, event: LeasePut, before: Callable[[tuple[Peer, ...]], None]) -> tuple[Peer, ...]:
+        """Take over one lease and write its peers' entries at once, ahead of all else; return its peers.
+
+        `before` is called with them before anything is written.
+        """
         changed = {key: self._former.pop(key, former) for key, former in self._apply((event,)).items()}
-        self._write_ahead(self._change_of(changed))
-        return self.leases.peers.get(event.key, ())
+        peers = self.leases.peers.get(event.key, ())
+        try:
+            before(peers)
+        finally:
+            self._write_ahead(self._change_of(changed))
+        return peers
 
     def change_standing(self, before: list[Entry], after: list[Entry]) -> None:
         """Write at once how the entries that belong to no peer have changed."""

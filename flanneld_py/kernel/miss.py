@@ -84,17 +84,17 @@ def decode_miss(message: Message) -> tuple[int, Miss] | None:
     return ifindex, Miss(FAMILY_OF[af], int.from_bytes(wanted, "big"))
 
 
-def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, is_there: bool) -> None:
+def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, stays: bool) -> None:
     """Have the packets that wait for these addresses sent through a tunnel, and forget the addresses again.
 
-    The kernel sends what is queued before it goes on to the next message; so a forwarding entry that is not there
-    otherwise (`is_there`) is needed no longer than that.
+    The kernel sends what is queued before it goes on to the next message; so a forwarding entry that is not to stay is
+    needed no longer than that.
     """
-    requests: list[Request] = [] if is_there else [encode_replace_fdb(through)]
+    requests: list[Request] = [encode_replace_fdb(through)]
     for miss in misses:
         lladdr = netlink.encode_attribute(NDA_LLADDR, through.mac)
         requests += [_neighbour(through.ifindex, miss, _NUD_REACHABLE, lladdr), _forget(through.ifindex, miss)]
-    if not is_there:
+    if not stays:
         requests.append(encode_delete_fdb(through))
     sock.execute_batch(requests)
 

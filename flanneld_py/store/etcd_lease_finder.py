@@ -54,6 +54,7 @@ class EtcdLeaseFinder:
         self._reading_rare: asyncio.Task[None] | None = None
         self._followed: dict[str, int] = {}
         self._watched: dict[str, int] = {}
+        self._touched: set[str] = set()
         self._next_id = 1
         self._changed = asyncio.Event()
         self._revisions: dict[str, int] = {}
@@ -63,9 +64,13 @@ class EtcdLeaseFinder:
         base = prefix_around(IPV4, address, self._subnet_len).address
         start = self._layout.lease_key(f"{format_address(IPV4, base)}-")
         keys = keys_below(start)
-        found = await self._find_in(pb.RangeRequest(key=keys.start, range_end=keys.end), address)
-        if found is not None:
-            return found
+        # Any member may answer from what it has, without asking the others: a lease that is out of date does no harm,
+        # since following it begins with that revision. Only that there is none must be true.
+        for serializable in (True, False):
+            request = pb.RangeRequest(key=keys.start, range_end=keys.end, serializable=serializable)
+            found = await self._find_in(request, address)
+            if found is not None:
+                return found
         await self._refresh_rare_lengths()
         for subnet, name in self._rare.items():
             if subnet.holds(address):
@@ -119,11 +124,13 @@ class EtcdLeaseFinder:
     def follow(self, key: str) -> None:
         """Have `watch_followed` tell how a key changes from when it was last found."""
         self._followed.setdefault(key, self._revisions.pop(key, 0))
+        self._touched.add(key)
         self._changed.set()
 
     def unfollow(self, key: str) -> None:
         """Have `watch_followed` tell of a key no longer."""
         self._followed.pop(key, None)
+        self._touched.add(key)
         self._changed.set()
 
     async def watch_followed(self) -> AsyncGenerator[Sequence[LeaseChange], None]:
@@ -149,6 +156,7 @@ class EtcdLeaseFinder:
     async def _session(self) -> AsyncGenerator[list[LeaseChange], None]:
         self._watched.clear()
         async with self._client.stream(WATCH) as stream:
+            self._touched = set(self._followed)
             names = list(self._followed)
             for start in range(0, len(names), _READS_AT_ONCE):
                 yield await self._read_anew(names[start : start + _READS_AT_ONCE])
@@ -193,10 +201,11 @@ class EtcdLeaseFinder:
     async def _send_changes(self, stream: WatchStream) -> None:
         """Have etcd watch just what is followed."""
         self._changed.clear()
-        for name in self._watched.keys() - self._followed.keys():
+        touched, self._touched = self._touched, set()
+        for name in [name for name in touched if name in self._watched and name not in self._followed]:
             cancel = pb.WatchCancelRequest(watch_id=self._watched.pop(name))
             stream.write(pb.WatchRequest(cancel_request=cancel))
-        for name in self._followed.keys() - self._watched.keys():
+        for name in [name for name in touched if name in self._followed and name not in self._watched]:
             self._watched[name], self._next_id = self._next_id, self._next_id + 1
             revision = self._followed.get(name, 0)
             create = pb.WatchCreateRequest(

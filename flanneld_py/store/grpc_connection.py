@@ -25,6 +25,8 @@ KEEPALIVE_TIME = 30.0
 """Seconds of silence after which a server with calls on it is asked for a sign of life; etcd refuses this under 5 s."""
 KEEPALIVE_TIMEOUT = 10.0
 """Seconds that it may take to give one."""
+_ANSWER_TIME = 0.005
+"""Seconds that an answer to a ping may wait for something to go with."""
 _PING = b"flanneld"
 
 
@@ -45,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._window = http2.DEFAULT_WINDOW  # what we may send on the connection, and on a stream to begin with
         self._peer_window = http2.DEFAULT_WINDOW
         self._received = 0
+        self._answers = b""
         self._heard = False
         self._is_http2 = False
         self._pulse: asyncio.TimerHandle | None = None
@@ -128,9 +131,17 @@ class Connection(asyncio.Protocol):
             self._write(http2.encode_reset(call.number, http2.CANCEL))
 
     def _write(self, data: bytes) -> None:
+        if self._answers:
+            self._answers, data = b"", self._answers + data
         # What is written to a connection that is about to end goes nowhere; asyncio would log it.
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def _write_soon(self, data: bytes) -> None:
+        """Write what nobody waits for, with what is written next: etcd pings us with most of its answers."""
+        if not self._answers:
+            self._loop.call_later(_ANSWER_TIME, self._write, b"")
+        self._answers += data
 
     def _take_frame(self, frame: http2.Frame) -> None:
         kind = frame.kind
@@ -214,7 +225,7 @@ class Connection(asyncio.Protocol):
                 call.window += window - self._peer_window
             self._peer_window = window
             payload = b""
-        self._write(http2.encode_frame(FrameKind(frame.kind), http2.ACK, 0, payload))
+        self._write_soon(http2.encode_frame(FrameKind(frame.kind), http2.ACK, 0, payload))
         for call in list(self._calls.values()):
             self._send_rest(call)
 
