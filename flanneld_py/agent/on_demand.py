@@ -11,7 +11,6 @@ import logging
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.retry import until_it_works
@@ -21,12 +20,12 @@ from flanneld_py.core.lease_event import LeasePut, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.misses import REFUSED_FOR, MissTable
 from flanneld_py.core.prefix import IPV4, Prefix, prefix_around
 from flanneld_py.kernel.dataplane import read_steps
-from flanneld_py.kernel.miss import read_idle_times, read_unanswered, refuse, send_queued
+from flanneld_py.kernel.miss import forget, read_idle_times, read_unanswered, refuse, send_queued
 from flanneld_py.kernel.route import default_metric
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.agent.lease_keeper import LeaseKeeper
@@ -174,21 +173,28 @@ class OnDemand:
         if over:
             # One of these may stand in the place of the peer's own route.
             self._reconciler.change_standing([_unreachable(one) for one in over], [])
-        return self._reconciler.program(event, partial(self._send_queued, misses))
+        sent: list[tuple[FdbEntry, list[Miss]]] = []
+        peers = self._reconciler.program(event, lambda peers: sent.extend(self._send_queued(peers, misses)))
+        for through, addresses in sent:
+            forget(self._sock, through, addresses, stays=through in self._reconciler.desired(peers))
+        return peers
 
-    def _send_queued(self, misses: list[Miss], peers: Sequence[Peer]) -> None:
-        """Have the first packets sent; through the tunnel also where the peer is direct from now on."""
+    def _send_queued(self, peers: Sequence[Peer], misses: list[Miss]) -> Iterator[tuple[FdbEntry, list[Miss]]]:
+        """Have the first packets sent; through the tunnel also where the peer is direct from now on.
+
+        Yields what is to be forgotten once the peers' entries are written, so that no packet in between has to wait.
+        """
         for peer in peers:
             waiting = [miss for miss in misses if peer.subnet.holds(miss.address)]
             if peer.direct_only or not waiting:
                 continue
             self.counts.answered += len(waiting)
             through = FdbEntry(self._ground.ground.devices[IPV4], peer.vtep_mac, IPV4, peer.public_ip)
-            stays = through in self._reconciler.desired((peer,))
-            if stays:
+            if through in self._reconciler.desired((peer,)):
                 # The gateway of the peer's route will be written with it, to stay.
                 waiting = [miss for miss in waiting if miss.address != peer.subnet.address]
-            send_queued(self._sock, through, waiting, stays=stays)
+            send_queued(self._sock, through, waiting)
+            yield through, waiting
 
     def _refuse(self, misses: list[Miss]) -> None:
         self.counts.refused += len(misses)

@@ -84,19 +84,17 @@ def decode_miss(message: Message) -> tuple[int, Miss] | None:
     return ifindex, Miss(FAMILY_OF[af], int.from_bytes(wanted, "big"))
 
 
-def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, stays: bool) -> None:
-    """Have the packets that wait for these addresses sent through a tunnel, and forget the addresses again.
+def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss]) -> None:
+    """Have the packets that wait for these addresses sent through a tunnel, and those that come until `forget`."""
+    lladdr = netlink.encode_attribute(NDA_LLADDR, through.mac)
+    answers = [_neighbour(through.ifindex, miss, _NUD_REACHABLE, lladdr) for miss in misses]
+    sock.execute_batch([encode_replace_fdb(through), *answers])
 
-    The kernel sends what is queued before it goes on to the next message; so a forwarding entry that is not to stay is
-    needed no longer than that.
-    """
-    requests: list[Request] = [encode_replace_fdb(through)]
-    for miss in misses:
-        lladdr = netlink.encode_attribute(NDA_LLADDR, through.mac)
-        requests += [_neighbour(through.ifindex, miss, _NUD_REACHABLE, lladdr), _forget(through.ifindex, miss)]
-    if not stays:
-        requests.append(encode_delete_fdb(through))
-    sock.execute_batch(requests)
+
+def forget(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, stays: bool) -> None:
+    """Forget these addresses again, and the forwarding entry too unless it is to stay."""
+    requests = [_forget(through.ifindex, miss) for miss in misses]
+    sock.execute_batch(requests if stays else [*requests, encode_delete_fdb(through)])
 
 
 def refuse(sock: NetlinkSocket, ifindex: int, misses: Sequence[Miss]) -> None:

@@ -164,20 +164,23 @@ async def test_misses_on_devices_of_others_are_not_ours(host, device, sender, mo
     assert unresolved(host, other) == ["10.6.2.7"]
 
 
+def send_and_forget(host, device, misses):
+    miss.send_queued(host.sock, through(device), misses)
+    miss.forget(host.sock, through(device), misses, stays=False)
+
+
 @pytest.mark.parametrize("stays", [True, False])
-async def test_queued_packets_are_sent_in_order_and_the_addresses_forgotten(
-    host, far, device, sender, monitor, stays
-):
-    if stays:
-        host.do(lambda ipr: ipr.fdb("add", ifindex=device, lladdr=PEER_MAC, dst=PEER, flags=SELF, state=PERMANENT))
+async def test_queued_packets_are_sent_in_order_and_the_addresses_forgotten(host, far, device, sender, monitor, stays):
     for payload in (b"one", b"two", b"three"):
         sender.send("10.5.2.7", payload)
     sender.send("10.5.2.8", b"other")
     found = read_misses(monitor, 2, device)
-    miss.send_queued(host.sock, through(device), found, stays=stays)
-    await until(lambda: len(far.packets) == 4)
+    miss.send_queued(host.sock, through(device), found)
+    sender.send("10.5.2.8", b"later")
+    await until(lambda: len(far.packets) == 5)
+    miss.forget(host.sock, through(device), found, stays=stays)
     assert far.payloads("10.5.2.7") == [b"one", b"two", b"three"]
-    assert far.payloads("10.5.2.8") == [b"other"]
+    assert far.payloads("10.5.2.8") == [b"other", b"later"]
     assert {(outer, lladdr) for outer, lladdr, _, _ in far.packets} == {(PEER, PEER_MAC)}
     assert neighbours(host, device) == set()
     assert host.fdb(device) == ({PEER_MAC: PEER} if stays else {})
@@ -185,7 +188,7 @@ async def test_queued_packets_are_sent_in_order_and_the_addresses_forgotten(
 
 async def test_the_kernel_asks_again_for_what_was_forgotten(host, device, sender, monitor):
     sender.send("10.5.2.7")
-    miss.send_queued(host.sock, through(device), read_misses(monitor, 1, device), stays=False)
+    send_and_forget(host, device, read_misses(monitor, 1, device))
     sender.send("10.5.2.7")
     assert read_misses(monitor, 1, device) == [Miss(IPV4, number("10.5.2.7"))]
 
@@ -219,14 +222,14 @@ async def test_who_is_refused_is_told_at_once(host, device, sender, monitor):
 async def test_answers_to_questions_that_nobody_asks_any_more_do_no_harm(host, device):
     asked = [Miss(IPV4, number("10.5.2.7"))]
     miss.refuse(host.sock, device, asked)
-    miss.send_queued(host.sock, through(device), asked, stays=False)
+    send_and_forget(host, device, asked)
     assert neighbours(host, device) == set()
     assert host.fdb(device) == {}
     host.do(lambda ipr: ipr.link("del", index=device))
     miss.refuse(host.sock, device, asked)
-    miss.send_queued(host.sock, through(device), asked, stays=False)
+    send_and_forget(host, device, asked)
     miss.refuse(host.sock, device, [])
-    miss.send_queued(host.sock, through(device), [], stays=True)
+    send_and_forget(host, device, [])
 
 
 async def test_idle_times_grow_and_begin_anew_with_each_packet(host, far, device, sender):
