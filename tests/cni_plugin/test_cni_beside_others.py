@@ -156,7 +156,7 @@ def test_a_node_changes_from_the_genuine_plugins_and_back(node):
 COUNT, AT_ONCE, ROUNDS = 250, 20, 5
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_250_pods_twenty_at_a_time(lone_node):
     node = lone_node
     node.start_daemon()

@@ -1,5 +1,6 @@
 """Pods wired and unwired by a daemon's CNI plugins: one by one and twenty at once, beside N pods that stay."""
 
+import resource
 import shutil
 import time
 
@@ -54,12 +55,22 @@ def measure(chain: Chain, present: int) -> Times:
     for first in range(0, present, TOGETHER):
         caller.at_once("ADD", staying[first : first + TOGETHER])
     time.sleep(SETTLE_SECONDS)
-    times = {verb: caller.one_by_one(verb, going) for verb in ("ADD", "DEL")}
+    times: Times = {}
+    for verb in ("ADD", "DEL"):
+        before = read_children_cpu()
+        times[verb] = caller.one_by_one(verb, going)
+        times[f"{verb}, CPU of the plugin"] = [(read_children_cpu() - before) / ALONE]
     for verb in ("ADD", "DEL") * BURSTS:
         times.setdefault(f"{TOGETHER} {verb} at once", []).append(caller.at_once(verb, going[:TOGETHER]))
     for first in range(0, present, TOGETHER):
         caller.at_once("DEL", staying[first : first + TOGETHER])
     return times
+
+
+def read_children_cpu() -> float:
+    """Return the CPU time, in milliseconds, of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1000
 
 
 def to_readings(times: Times, suffix: str) -> list[Reading]:
