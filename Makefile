@@ -13,6 +13,8 @@ FLANNEL_VERSION := v0.26.7
 PLUGINS := github.com/containernetworking/plugins/plugins
 PLUGINS_VERSION := v1.6.2
 FLANNEL_PLUGIN_VERSION := v0.9.1
+# WireGuard in user space, for kernels that have none.
+WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
 PEERS := .cache/peers
 BENCH_ARGS ?= all --quick
 
@@ -77,7 +79,7 @@ $(KUBE_APISERVER):
 demo: venv ## three nodes, pods on each, every pod pings every other
 	@$(BIN)/netns-lab demo
 
-peers: ## build genuine Go flannel to measure against (needs go)
+peers: ## build genuine Go flannel to measure against, and wireguard-go (needs go)
 	@command -v go >/dev/null || { echo "Go is missing, which builds Go flannel: apt-get install golang-go" >&2; exit 1; }
 	@command -v gcc >/dev/null || { echo "a C compiler is missing, which builds Go flannel's udp backend: apt-get install gcc" >&2; exit 1; }
 	@mkdir -p $(PEERS)
@@ -88,6 +90,8 @@ peers: ## build genuine Go flannel to measure against (needs go)
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install \
 	  $(foreach plugin,main/bridge main/loopback main/ptp ipam/host-local ipam/static meta/portmap meta/tuning,$(PLUGINS)/$(plugin)@$(PLUGINS_VERSION))
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install github.com/containernetworking/cni/cnitool@v1.2.3
+	@GOBIN=$(CURDIR)/$(PEERS)/wg go install golang.zx2c4.com/wireguard@$(WIREGUARD_VERSION)
+	@mv $(PEERS)/wg/wireguard $(PEERS)/wireguard-go && rmdir $(PEERS)/wg
 
 pictures: venv ## draw the pictures of the lab's page that the README shows (needs chromium)
 	@$(SANDBOX) env NETNS_LAB_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -k browser tests/netns_lab/test_lab_web.py

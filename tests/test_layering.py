@@ -54,6 +54,7 @@ VERSION = "flanneld_py"
 CORE_MAY_IMPORT = frozenset(
     {
         "__future__",
+        "base64",
         "bisect",
         "collections",
         "dataclasses",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.underlay import Uplink
 
-BACKENDS = ("vxlan", "host-gw", "ipip", "udp", "extension", "alloc")
+BACKENDS = ("vxlan", "host-gw", "ipip", "udp", "wireguard", "extension", "alloc")
 """Each `some-type` stands in the module `some_type`, which has a function `parse_some_type`."""
 
 

@@ -19,7 +19,7 @@ from flanneld_py.core.prefix import IPV6, Prefix
 from flanneld_py.kernel import address, link, neighbour, netconf, netlink, nexthop, route
 from flanneld_py.kernel.families import AF_BRIDGE
 from flanneld_py.kernel.miss import decode_miss
-from flanneld_py.kernel.netlink_socket import join_group, open_route_socket
+from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket
 
 if TYPE_CHECKING:
     import _socket
@@ -75,7 +75,7 @@ class Monitor:
 
     def __init__(self, own_port: int) -> None:
         """Begin to listen; what the netlink port `own_port` changed is left out where the kernel says who it was."""
-        self._socket = open_route_socket(_RECEIVE_BUFFER)
+        self._socket = open_netlink_socket(_RECEIVE_BUFFER)
         _attach_filter(self._socket, own_port)
         self._socket.setblocking(False)
         self._misses: list[Miss] = []

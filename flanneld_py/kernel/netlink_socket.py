@@ -1,4 +1,4 @@
-"""A route netlink socket: one for the daemon (asyncio) and for the CNI plugin (blocking).
+"""A netlink socket: one for the daemon (asyncio) and for the CNI plugin (blocking).
 
 The kernel carries a request out inside `send` and has queued its answer when `send` returns; nothing here ever waits.
 So an event loop may call these methods, as long as it keeps its batches small; only dumps are long, and they come as
@@ -51,8 +51,8 @@ class NetlinkSocket:
     While a dump is paused the socket is good for nothing else: what else it reads would be taken for the dump's.
     """
 
-    def __init__(self) -> None:
-        self._socket = open_route_socket(_RECEIVE_BUFFER)
+    def __init__(self, protocol: int = _NETLINK_ROUTE) -> None:
+        self._socket = open_netlink_socket(_RECEIVE_BUFFER, protocol)
         self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _PATIENCE)
         self._sequence = 0
         self.port: int = self._socket.getsockname()[0]
@@ -206,13 +206,13 @@ def _raise_dump_error(message: Message, operation: str) -> None:
         raise KernelError(errno, operation, text or os.strerror(errno))
 
 
-def open_route_socket(receive_buffer: int) -> _socket.socket:
-    """Open a bound route netlink socket in the calling thread's network namespace.
+def open_netlink_socket(receive_buffer: int, protocol: int = _NETLINK_ROUTE) -> _socket.socket:
+    """Open a bound netlink socket in the calling thread's network namespace.
 
     `receive_buffer` is in bytes; beyond net.core.rmem_max it needs CAP_NET_ADMIN in the first user namespace, and is
     the system's maximum without.
     """
-    opened = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+    opened = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
     try:
         try:
             opened.setsockopt(_socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)

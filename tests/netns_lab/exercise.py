@@ -14,8 +14,10 @@ def exercise(lab, mtu):
     script = str(Path(__file__).with_name("probe.py"))
     for source, target in permutations(addresses, 2):
         server = lab.start("exec", target, "--", sys.executable, script, "serve")
-        assert server.stdout.readline() == "serving\n"
-        told = lab.run("exec", source, "--", sys.executable, script, addresses[target], str(mtu)).stdout
-        assert told == "all is well\n"
-        server.kill()
-        server.communicate()
+        try:
+            assert server.stdout.readline() == "serving\n"
+            told = lab.run("exec", source, "--", sys.executable, script, addresses[target], str(mtu)).stdout
+            assert told == "all is well\n"
+        finally:
+            server.kill()
+            server.communicate()

@@ -37,14 +37,12 @@ def digest_streams(listening):
 
 
 def probe(address, mtu):
-    for discover, sizes in (
-        (PMTUDISC_DO, (8, 1400, mtu - HEADERS)),
-        (PMTUDISC_DONT, (mtu - HEADERS + 1, 4000, 20_000)),
-    ):
+    largest = mtu - HEADERS
+    for discover, sizes in ((PMTUDISC_DO, (8, largest)), (PMTUDISC_DONT, (1400, largest + 1, 4000, 20_000))):
         for size in sizes:
             echo_once(address, discover, os.urandom(size))
     with suppress(OSError):
-        echo_once(address, PMTUDISC_DO, bytes(mtu - HEADERS + 1))
+        echo_once(address, PMTUDISC_DO, bytes(largest + 1))
         raise AssertionError("a datagram that does not fit went out whole")
     data = os.urandom(STREAM)
     with socket.create_connection((address, PORT), timeout=30) as stream:
