@@ -85,12 +85,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--port", type=port, default=8000, help="where to serve, on 127.0.0.1; 0: any that is free (default: 8000)"
     )
     add_bench_arguments(add("bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
+    fakes = add("fakes", commands.run_fakes, "have so many Nodes in Kubernetes that no machine stands behind")
+    fakes.add_argument("count", metavar="COUNT", type=int, help="from 0 to 32768")
     _add_pod_verbs(verbs.add_parser("pod", help="add or delete a pod", description="add or delete a pod"))
     return parser
 
 
 def _add_topology_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("topology", nargs="?", metavar="TOPOLOGY.toml", help="default: three nodes, two pods each")
+    command.add_argument("--kubernetes", action="store_true", help="with a real kube-apiserver in place of etcd")
     command.add_argument("--backend", metavar="NAME", help="vxlan, host-gw, …: in place of the topology's")
     families = command.add_mutually_exclusive_group()
     for flag, value, text in (("--ipv6", (IPV6,), "IPv6 only"), ("--dual", (IPV4, IPV6), "both families")):

@@ -148,6 +148,19 @@ def run_web(arguments: Namespace) -> int:
     return inside(arguments, work)
 
 
+def run_fakes(arguments: Namespace) -> int:
+    """Have so many Nodes that no machine stands behind."""
+    from netns_lab.kubernetes import write_fakes
+
+    def work(_: LabFolder, topology: Topology) -> int:
+        if not topology.kubernetes:
+            raise UsageError("this lab has no Kubernetes: netns-lab up --kubernetes makes one")
+        write_fakes(topology.etcd[0], arguments.count)
+        return EXIT_OK
+
+    return inside(arguments, work)
+
+
 def run_bench(arguments: Namespace) -> int:
     """Time daemons in labs of their own, which end with the command."""
     from netns_lab.bench.command import bench
@@ -173,6 +186,8 @@ def topology_values(arguments: Namespace) -> dict[str, object]:
     Raises UsageError and TopologyError.
     """
     values = load_topology(_topology_text(arguments.topology))
+    if arguments.kubernetes:
+        values["kubernetes"] = True
     return vary(values, arguments.backend, arguments.families, whole=arguments.topology is None)
 
 

@@ -5,6 +5,7 @@ Nothing else of Kubernetes runs: Nodes are made with their podCIDRs, as kube-con
 
 import os
 import secrets
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class ApiServer:
     @property
     def url(self) -> str:
         """Where it serves."""
-        return f"https://{self.host}:{self.port}"
+        return f"https://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
     def ca(self) -> Path:
@@ -60,10 +61,11 @@ class ApiServer:
 
     def kubeconfig(self, user: str) -> str:
         """Return a kubeconfig for a user, as YAML."""
+        authority = b64encode(self.ca.read_bytes()).decode()
         return (
             "apiVersion: v1\nkind: Config\ncurrent-context: lab\n"
             "contexts: [{name: lab, context: {cluster: lab, user: lab}}]\n"
-            f"clusters: [{{name: lab, cluster: {{server: '{self.url}', certificate-authority: '{self.ca}'}}}}]\n"
+            f"clusters: [{{name: lab, cluster: {{server: '{self.url}', certificate-authority-data: {authority}}}}}]\n"
             f"users: [{{name: lab, user: {{token: {self.token(user)}}}}}]\n"
         )
 

@@ -54,5 +54,10 @@ def delete_request(node: dict[str, Any]) -> dict[str, str]:
     return {"key": _code(REGISTRY + node["metadata"]["name"])}
 
 
+def fake_count_request() -> dict[str, object]:
+    """Return the request for etcd's JSON gateway that counts the fakes."""
+    return {"key": _code(f"{REGISTRY}fake-"), "range_end": _code(f"{REGISTRY}fake."), "count_only": True}
+
+
 def _code(text: str) -> str:
     return b64encode(text.encode()).decode()

@@ -8,6 +8,7 @@ from netns_lab.errors import LabError, WaitedInVainError
 from netns_lab.etcd import endpoints
 from netns_lab.etcd_security import daemon_flags
 from netns_lab.folder import LabFolder
+from netns_lab.kubernetes import daemon_words
 from netns_lab.namespaces import in_network
 from netns_lab.places import make_node_place, node_place
 from netns_lab.processes import Program
@@ -57,8 +58,11 @@ def make_node(folder: LabFolder, topology: Topology, node: Node) -> None:
 def start_daemon(folder: LabFolder, topology: Topology, node: Node) -> None:
     """Start the node's daemon. Raises LabError if there is none to start."""
     command = node.daemon or (str(find_program("flanneld")),)
+    if topology.kubernetes:
+        command = daemon_words(node, command)
+    else:
+        command = (*command, f"--etcd-endpoints={endpoints(topology)}")
     flags = (
-        f"--etcd-endpoints={endpoints(topology)}",
         f"--subnet-file={Path('/run', SUBNET_FILE)}",
         f"--healthz-port={HEALTH_PORT}",
         *(daemon_flags(folder, node) if topology.etcd[0].secure else ()),

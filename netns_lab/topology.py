@@ -105,7 +105,10 @@ class EtcdMember:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A whole lab. `network` is the cluster's configuration for the daemons, handed on as it stands."""
+    """A whole lab. `network` is the cluster's configuration for the daemons, handed on as it stands.
+
+    `kubernetes` has them find it, and each other, by a Kubernetes API server in place of etcd.
+    """
 
     mtu: int
     underlays: tuple[Underlay, ...]
@@ -113,6 +116,7 @@ class Topology:
     etcd_underlay: Underlay
     etcd: tuple[EtcdMember, ...]
     network: Mapping[str, object]
+    kubernetes: bool = False
 
     def find_node(self, name: str) -> Node:
         """Find a node. Raises UsageError."""
@@ -180,8 +184,9 @@ def parse_topology(values: Mapping[str, object]) -> Topology:
     etcd = _parse_etcd(top, etcd_underlay)
     underlays = _parse_underlays(top.table("underlay"), families)
     nodes = _parse_nodes(top.table("nodes"), underlays, pods)
+    kubernetes = top.take("kubernetes", bool, default=False)
     top.finish()
-    return Topology(mtu, underlays, nodes, etcd_underlay, etcd, network)
+    return Topology(mtu, underlays, nodes, etcd_underlay, etcd, network, kubernetes)
 
 
 def families_of(network: Mapping[str, object]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from netns_lab.boundary import Holder, Leash, end_holder, read_holder, run_insid
 from netns_lab.errors import EXIT_OK, LabError, NoLabError
 from netns_lab.etcd import CONFIG_KEY, endpoints, put, start_etcd
 from netns_lab.folder import INSIDE, LabFolder
+from netns_lab.kubernetes import api_server, start_kubernetes
 from netns_lab.node import make_node, start_daemon, wait_for_daemon
 from netns_lab.pods import add_pod
 from netns_lab.topology import Topology, parse_topology
@@ -69,8 +70,12 @@ def build(topology: Topology, say: Say) -> int:
         make_node(folder, topology, node)
     say(f"{len(topology.nodes)} nodes on {len(topology.underlays)} underlay subnets are wired to the router")
     start_etcd(folder, topology)
-    put(topology, CONFIG_KEY, json.dumps(topology.network))
-    say(f"etcd serves at {endpoints(topology)} and holds the network's configuration")
+    if topology.kubernetes:
+        start_kubernetes(folder, topology)
+        say(f"kube-apiserver serves at {api_server(folder, topology).url} and has a Node for each node")
+    else:
+        put(topology, CONFIG_KEY, json.dumps(topology.network))
+        say(f"etcd serves at {endpoints(topology)} and holds the network's configuration")
     for node in topology.nodes:
         start_daemon(folder, topology, node)
     for node in topology.nodes:
