@@ -31,6 +31,7 @@ from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of
 from flanneld_py.agent.startup import Node, heed_store, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
 from flanneld_py.agent.subnet_file import read_former_subnets
+from flanneld_py.agent.watchdog import tell_watchdog
 from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.metrics import CONTENT_TYPE
@@ -148,6 +149,7 @@ async def _run(options: Options) -> None:
             running.start()
             group.create_task(remove_former(sock, former, reconciler.synced), name="former backend")
             group.create_task(follower.run(reconciler.underlay_changed), name="follower")
+            group.create_task(tell_watchdog(lambda: not status.health()[1]), name="watchdog")
             group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.ctl.cni_files import encode_conflist, encode_executable, written_conflists
 from flanneld_py.ctl.errors import CtlError
+from flanneld_py.ctl.files import put_in_place
 
 if TYPE_CHECKING:
     import argparse
@@ -70,7 +71,7 @@ def _install_executable(path: Path, content: bytes) -> str:
     former = _read(path)
     if former == content:
         return f"{path}: up to date"
-    _replace(path, content, 0o755)
+    put_in_place(path, content, 0o755)
     return f"{path}: written" if former is None else f"{path}: written in place of another one"
 
 
@@ -81,7 +82,7 @@ def _install_conflist(path: Path, *, has_portmap: bool) -> str:
         return f"{path}: up to date"
     if former is not None and former not in written_conflists():
         return f"{path}: left alone, since it was changed; delete it and install again to have a new one"
-    _replace(path, content, 0o644)
+    put_in_place(path, content, 0o644)
     plugins = "flannel and portmap" if has_portmap else "flannel; portmap is not installed, so no port is published"
     return f"{path}: written, for {plugins}"
 
@@ -91,14 +92,3 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.chmod(mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
