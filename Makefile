@@ -26,7 +26,7 @@ KUBE_APISERVER ?= $(KUBE_CACHE)/kube-apiserver-$(KUBE_VERSION)
 export KUBE_APISERVER
 
 .PHONY: help venv check format test test-full test-kubernetes kube-apiserver demo \
-  peers pictures bench bench-codec lock proto clean
+  peers pictures bench bench-codec lock docs proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -110,6 +110,9 @@ bench-codec: venv ## time the netlink codec beside pyroute2 (a minute and a half
 lock: ## pin and hash every dependency anew (needs uv)
 	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --all-extras --group dev pyproject.toml -o requirements.lock
+
+docs: venv ## write the tables of flags and commands in docs/ anew
+	@$(BIN)/python .ci/write_docs.py
 
 proto: venv ## generate the etcd messages from their .proto
 	@$(BIN)/python -m grpc_tools.protoc -Iflanneld_py/store --python_out=flanneld_py/store \

@@ -1,6 +1,7 @@
 """flannelctl on nodes with real daemons, after they have gone, and with entries taken away."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,8 @@ def test_with_the_daemon_down_the_kernel_tells(pair):
 
 def test_cleanup_refuses_while_in_use_and_then_takes_all(pair, tmp_path):
     one, _, _ = pair
+    one.daemons[-1].stop()
+    one.start("--ip-masq").is_ready()
     folders = [f"--{name}-dir={tmp_path / name}" for name in ("bin", "conf", "state")]
     for name in ("bin", "conf"):
         (tmp_path / name).mkdir()
@@ -133,6 +136,9 @@ def test_cleanup_refuses_while_in_use_and_then_takes_all(pair, tmp_path):
     assert run(one, "cleanup", *folders)[0] == 0
     assert (one.index("flannel.1"), one.index("cni0"), [one.index("other0")]) == (None, None, foreign)
     assert not [route for route in one.routes().values() if route[0] == 119]
+    for program, words in (("iptables-save", ""), ("nft", "list ruleset")):
+        if shutil.which(program):
+            assert "flannel" not in one.ip(words, program).lower()
     assert not [name for _, name in one.namespace.run(nf_tables.read_tables) if name.startswith("flannel")]
     iptables = find_iptables((IPV4,))
     assert iptables is None or not one.namespace.run(iptables.holds_any)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.prefix import format_address, prefix_around
 from flanneld_py.core.subnet_env import SubnetEnv
-from flanneld_py.ctl.checks.finding import ERROR, WARNING, Finding
+from flanneld_py.ctl.checks.finding import ERROR, Finding
 from flanneld_py.kernel.address import SCOPE_GLOBAL
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ def _judge_uplink(facts: Facts) -> Iterator[Finding]:
         if source not in there:
             told = f"{link.name} has not the address {source} any more, by which other nodes reach this one"
             yield Finding("uplink-address", ERROR, told, ("systemctl restart flanneld",))
-    if link.mtu < uplink["mtu"]:
-        told = f"{link.name} had an MTU of {uplink['mtu']} when the daemon started, and has {link.mtu}"
-        yield Finding("uplink-mtu", WARNING, told, (f"ip link set dev {link.name} mtu {uplink['mtu']}",))
 
 
 def _judge_overlaps(facts: Facts) -> Iterator[Finding]:
