@@ -171,8 +171,9 @@ def test_in_the_daemon(folder, calls, verb, variables, netns, config):
 
 @pytest.mark.kernel
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 @given(VARIABLES, LIKELY_CHANGES, st.sampled_from(["0.2.0", "0.4.0", "1.1.0"]))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_in_a_namespace_where_an_add_may_succeed(folder, make_namespace, variables, changes, version):
     host, pod = make_namespace(), make_namespace()
     config = {"cniVersion": version, "name": "n"} | changes
