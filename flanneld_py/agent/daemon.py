@@ -20,7 +20,7 @@ from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.guard import make_guard
 from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
-from flanneld_py.agent.metrics import LEASE, ON_DEMAND, PODS, RECONCILER, STATUS, STORE, TUNNELS, MetricsPage, Tunnels
+from flanneld_py.agent.metrics_page import CONTENT_TYPE, MetricsPage, Tunnels
 from flanneld_py.agent.node_follower import NodeFollower
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.agent.pod_service import start_pod_service
@@ -34,7 +34,6 @@ from flanneld_py.agent.subnet_file import read_former_subnets
 from flanneld_py.agent.watchdog import tell_watchdog
 from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
-from flanneld_py.core.metrics import CONTENT_TYPE
 from flanneld_py.core.traffic_rules import desired_rules
 from flanneld_py.kernel.miss import stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -93,7 +92,7 @@ async def _run(options: Options) -> None:
         store = _open_store(options.store, rng)
         stack.push_async_callback(store.close)
         status.follow(store)
-        metrics.add(STORE, store)
+        metrics.add("store", store)
         options = await heed_store(options, store, rng)
         node = await _start(stack, options, store, sock, rng)
         on_demand = _make_on_demand(options, node, store, sock, rng)
@@ -133,11 +132,12 @@ async def _run(options: Options) -> None:
             nftables=node.config.enable_nftables,
             resync=options.rules_resync,
         )
-        metrics.add(LEASE, keeper)
-        metrics.add(RECONCILER, reconciler)
-        metrics.add(TUNNELS, Tunnels(sock, ground))
+        metrics.add("lease", keeper)
+        metrics.add("reconciler", reconciler)
+        metrics.add("tunnels", Tunnels(sock, ground))
+        metrics.add("guard", guard)
         if on_demand:
-            metrics.add(ON_DEMAND, on_demand.counts)
+            metrics.add("on demand", on_demand.counts)
         async with asyncio.TaskGroup() as group:
             group.create_task(guard.run(node.held.lease, reconciler), name="guard")
             group.create_task(rules.run(), name="rules")
@@ -200,7 +200,7 @@ def _answer_no_more(devices: Iterable[Device]) -> None:
 
 async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, metrics: MetricsPage) -> None:
     """Answer about health and status from the beginning: what is waited for can be asked."""
-    metrics.add(STATUS, status)
+    metrics.add("status", status)
     root = logging.getLogger()
     root.addHandler(status.recent)
     stack.callback(root.removeHandler, status.recent)
@@ -210,7 +210,7 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, me
     pods = start_pod_service(options.subnet_file, status.outages)
     if pods is not None:
         stack.callback(pods.close)
-        metrics.add(PODS, pods)
+        metrics.add("pods", pods)
     if options.healthz_port:
         reports = {"/healthz": status.health, "/readyz": status.readiness}
         pages = {"/metrics": Page(CONTENT_TYPE, metrics.encode)}

@@ -1,6 +1,7 @@
 """The families of metrics: what each part of the daemon is asked when somebody looks, a line for each family.
 
 The number of samples does not depend on the size of the cluster. Nothing is kept here; the parts count by themselves.
+It is imported when somebody looks for the first time.
 """
 
 from __future__ import annotations
@@ -12,17 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flanneld_py import __version__
-from flanneld_py.core.errors import KernelError
 from flanneld_py.core.metrics import Family, encode_families
-from flanneld_py.kernel.link_statistics import read_link_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
-    from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.core.metrics import Labels, Values
-    from flanneld_py.kernel.link_statistics import LinkStatistics
-    from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 
 class Metric(NamedTuple):
@@ -35,31 +31,23 @@ class Metric(NamedTuple):
     labels: Labels = ()
 
 
-class MetricsPage:
-    """All metrics of the daemon, as far as the parts that they are about are there yet."""
+def encode_page(parts: Iterable[tuple[str, object]], started: float) -> str:
+    """Return the page of a process that `started` then, with these parts, each by the name of its families."""
+    return encode_families(_read_families([("process", Process(started)), *parts]))
 
-    def __init__(self) -> None:
-        self._parts: list[tuple[Sequence[Metric], object]] = [(PROCESS, Process())]
 
-    def add(self, metrics: Sequence[Metric], part: object) -> None:
-        """Have metrics read from a part of the daemon from now on."""
-        self._parts.append((metrics, part))
-
-    def encode(self) -> str:
-        """Return the page as it is now."""
-        return encode_families(self._families())
-
-    def _families(self) -> Iterator[Family]:
-        for metrics, part in self._parts:
-            for name, kind, told, read, labels in metrics:
-                yield Family(name, kind, told, labels, read(part))
+def _read_families(parts: Iterable[tuple[str, object]]) -> Iterator[Family]:
+    for group, part in parts:
+        for name, kind, told, read, labels in FAMILIES[group]:
+            yield Family(name, kind, told, labels, read(part))
 
 
 class Process:
     """The process itself, by what the kernel says of it (proc(5))."""
 
-    def __init__(self) -> None:
-        self.started = time.time()
+    def __init__(self, started: float) -> None:
+        """Tell of this process, which `started` then, in seconds since the epoch."""
+        self.started = started
 
     @property
     def resident(self) -> int:
@@ -71,25 +59,6 @@ class Process:
     def descriptors(self) -> int:
         """How many files and sockets it has open."""
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-class Tunnels:
-    """Our devices, as their counters tell."""
-
-    def __init__(self, sock: NetlinkSocket, ground: GroundKeeper) -> None:
-        self._sock = sock
-        self._ground = ground
-
-    def read(self, received: Callable[[LinkStatistics], int], sent: Callable[[LinkStatistics], int]) -> Values:
-        """Return a counter of each device, by its name and the direction; a device that is gone tells nothing."""
-        values: dict[tuple[str, ...], float] = {}
-        for ifindex in self._ground.scope.devices.values():
-            try:
-                found = read_link_statistics(self._sock, ifindex)
-            except KernelError:
-                continue
-            values[found.name, "receive"], values[found.name, "transmit"] = received(found), sent(found)
-        return values
 
 
 def _by_errno(errors: dict[int, int]) -> dict[str, int]:
@@ -245,3 +214,23 @@ PODS = (
         ("verb", "outcome"),
     ),
 )
+GUARD = (
+    Metric(
+        "flanneld_guard_dropped_packets_total",
+        "counter",
+        "Packets to the tunnel that came from no member of the network.",
+        lambda it: it.describe()["dropped"],
+        ("reason",),
+    ),
+)
+FAMILIES = {
+    "process": PROCESS,
+    "status": STATUS,
+    "store": STORE,
+    "lease": LEASE,
+    "reconciler": RECONCILER,
+    "tunnels": TUNNELS,
+    "on demand": ON_DEMAND,
+    "pods": PODS,
+    "guard": GUARD,
+}

@@ -22,7 +22,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.pod_request import receive_request
-from flanneld_py.core.metrics import Histogram
+from flanneld_py.core.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

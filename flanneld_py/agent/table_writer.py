@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.agent.driven_tables import table_of
 from flanneld_py.core.entries import FdbEntry, describe_entry, entry_key
-from flanneld_py.core.metrics import Histogram
+from flanneld_py.core.histogram import Histogram
 from flanneld_py.core.retries import RetryQueue
 from flanneld_py.kernel.dataplane import apply_batch
 from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH

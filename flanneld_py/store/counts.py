@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from flanneld_py.core.metrics import Histogram
+from flanneld_py.core.histogram import Histogram
 
 
 @dataclass(slots=True)

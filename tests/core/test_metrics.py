@@ -1,7 +1,8 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flanneld_py.core.metrics import Family, Histogram, encode_families
+from flanneld_py.core.histogram import Histogram
+from flanneld_py.core.metrics import Family, encode_families
 
 
 def parse(*families):
