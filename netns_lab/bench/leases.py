@@ -67,14 +67,14 @@ def make_leases(count: int, length: int, first: int = 0) -> list[PeerLease]:
     ]
 
 
-def network_config(length: int) -> str:
+def network_config(length: int, backend: str = "vxlan") -> str:
     """Return the cluster's configuration: nodes that run here get their subnets, of that length, in NODE_RANGE."""
     config = {
         "Network": str(NETWORK),
         "SubnetLen": length,
         "SubnetMin": str(NODE_RANGE[1 << 8]),
         "SubnetMax": str(NODE_RANGE[255 << 8]),
-        "Backend": {"Type": "vxlan"},
+        "Backend": {"Type": backend},
     }
     return json.dumps(config)
 

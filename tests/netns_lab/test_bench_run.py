@@ -59,6 +59,21 @@ def test_a_fleet_watches(lab, tmp_path):
     assert figures(json_file)["events for a joining node"] == [10]
 
 
+def test_backends_are_timed_beside_the_bare_underlay(lab, tmp_path):
+    json_file = tmp_path / "run.json"
+    lab.run("bench", "backends", "--seconds", "0.2", "--rounds", "1", "--json", json_file)
+    found = figures(json_file)
+    for what in ("bare veth", "vxlan", "host-gw"):
+        assert found[f"{what}: one TCP stream"][0] > 0
+        assert found[f"{what}: CPU of the machine a Gbit"][0] > 0
+        assert found[f"{what}: datagrams of 64 bytes that arrived"][0] > 0
+
+
+def test_a_backend_that_the_daemon_lacks_is_told(lab):
+    done = lab.run("bench", "backends", "--seconds", "0.2", "--rounds", "1", "--daemon", "false")
+    assert "does not carry packets by vxlan" in done.stdout
+
+
 def test_a_daemon_that_ends_fails_the_run_and_leaves_nothing(lab):
     done = lab.run("bench", "cold", "--n", "1", "--daemon", "false", status=1)
     assert "has ended with 1" in done.stderr

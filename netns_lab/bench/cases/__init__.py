@@ -16,6 +16,7 @@ CASES = {
     "idle": "CPU seconds while nothing happens, for --seconds, with N leases programmed",
     "restart-loss": "packets lost of 100 a second each way while one of two nodes' daemons is exchanged",
     "throughput": "one TCP stream over the overlay between two nodes, for --seconds",
+    "backends": "one TCP stream and small datagrams by each backend, beside the bare veth, for --seconds each",
     "cni": "a pod wired and unwired by the CNI plugins, one by one and 20 at once, beside N pods",
     "miss": "on demand: the first packet to each of 1,000 new peers, with N leases in etcd",
     "fleet": "N watchers on one etcd with N leases: 20 nodes join, then all list at once",
