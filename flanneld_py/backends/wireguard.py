@@ -84,7 +84,7 @@ def parse_wireguard(config: NetworkConfig) -> Callable[[Uplink], WireguardBacken
     settings = WireguardConfig(
         {IPV4: port, IPV6: port6 if mode == "separate" else port},
         integer(fields, "MTU", default=0, high=65535) or None,
-        _parse_preshared_key(fields.get("psk") or ""),
+        _parse_preshared_key(fields.get("psk", "")),
         integer(fields, "PersistentKeepaliveInterval", default=0, high=65535),
         mode,
     )

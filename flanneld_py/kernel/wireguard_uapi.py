@@ -35,8 +35,7 @@ def find_program() -> str | None:
 
 def start_process(program: str, name: str) -> None:
     """Make a device and the process that owns it. Raises KernelError."""
-    # What a process that was killed left there would be taken for a living one.
-    socket_path(name).unlink(missing_ok=True)
+    # The socket that a killed process left there it replaces itself; to remove a living one's would end that.
     environment = {key: value for key, value in os.environ.items() if key != "LOG_LEVEL"}
     try:
         done = subprocess.run(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from flanneld_py.backends.registry import BACKENDS
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.ctl.net import change_config, judge_config
 
 ROOT = Path(__file__).parents[2]
 FLAGS = (ROOT / "docs" / "flags.md").read_text()
-KEYS = re.findall(r"^\| `([A-Za-z0-9.]+)` \|", FLAGS, re.MULTILINE)
+KEYS = dict(re.findall(r"^\| `([A-Za-z0-9.]+)` \|[^|]*\| (\w+)", FLAGS, re.MULTILINE))
+"""Each with the first word about it, which for a key of a backend is its name."""
 
 
 def test_tables_are_up_to_date():
@@ -31,7 +33,9 @@ def test_the_flags_named_in_text_are_there():
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_is_documented_is_one_that_the_parser_judges(key):
     """A value that fits no key is refused, by this key's name."""
-    base = '{"Network":"10.5.0.0/16","IPv6Network":"fd42::/48","EnableIPv6":true,"Backend":{"Type":"vxlan"}}'
+    kind = KEYS[key] if KEYS[key] in BACKENDS else "vxlan"
+    backend = f'"Backend":{{"Type":"{kind}"}}'
+    base = f'{{"Network":"10.5.0.0/16","IPv6Network":"fd42::/48","EnableIPv6":true,{backend}}}'
     with pytest.raises(ConfigError, match=re.escape(key.removeprefix("Backend."))):
         judge_config(change_config(base, [f"{key}={{}}"]))
 
