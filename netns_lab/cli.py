@@ -84,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--port", type=port, default=8000, help="where to serve, on 127.0.0.1; 0: any that is free (default: 8000)"
     )
+    chaos = add("chaos", commands.run_chaos, "make random faults in a lab of five nodes, and say what did not hold")
+    chaos.add_argument("--minutes", type=minutes, default=2.0, help="how long (default: 2)")
+    chaos.add_argument("--seed", type=int, default=1, help="the same faults in the same order (default: 1)")
+    chaos.add_argument(
+        "--only", metavar="TEXT", default="", help="only faults whose name has this in it: kernel, store"
+    )
     add_bench_arguments(add("bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
     fakes = add("fakes", commands.run_fakes, "have so many Nodes in Kubernetes that no machine stands behind")
     fakes.add_argument("count", metavar="COUNT", type=int, help="from 0 to 32768")
@@ -130,6 +136,17 @@ def port(text: str) -> int:
     if not text.isdecimal() or int(text) > LARGEST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is no port")
     return int(text)
+
+
+def minutes(text: str) -> float:
+    """Parse a time over 0. Raises ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes over 0")
+    return value
 
 
 def positive(text: str) -> int:

@@ -168,6 +168,14 @@ def run_bench(arguments: Namespace) -> int:
     return bench(arguments)
 
 
+def run_chaos(arguments: Namespace) -> int:
+    """Make faults in a lab of its own, which ends with the command."""
+    from netns_lab.chaos.command import chaos
+
+    folder = _lab_folder(arguments.lab or f"chaos-{os.getpid()}")
+    return chaos(folder, minutes=arguments.minutes, seed=arguments.seed, only=arguments.only, say=Progress())
+
+
 def inside(arguments: Namespace, work: Callable[[LabFolder, Topology], int]) -> int:
     """Run `work` inside the lab that the arguments name. Raises NoLabError."""
     folder = _lab_folder(arguments.lab or DEFAULT_LAB)
