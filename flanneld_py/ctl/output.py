@@ -52,7 +52,7 @@ def _show_rich(parts: Sequence[Table | str]) -> bool:
         from rich.text import Text
     except ImportError:
         return False
-    console = Console(highlight=True)
+    console = Console(highlight=False)
     for part in parts:
         if isinstance(part, str):
             console.print(part, markup=False, soft_wrap=True)
@@ -61,9 +61,14 @@ def _show_rich(parts: Sequence[Table | str]) -> bool:
         for column in part.columns:
             shown.add_column(column, overflow="fold")
         for row in part.rows:
-            shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            cells = zip(part.columns, row, strict=True)
+            shown.add_row(*(Text(cell, style=_pick_style(column, cell)) for column, cell in cells))
         console.print(shown)
     return True
 
 
-_STYLES = {"ok": "green", "ready": "green", "error": "bold red", "warning": "yellow", "lost": "bold red"}
+_STYLES = {"ok": "green", "up": "green", "error": "bold red", "warning": "yellow"}
+
+
+def _pick_style(column: str, cell: str) -> str:
+    return _STYLES.get(cell, "bold red" if column == "state" else "")

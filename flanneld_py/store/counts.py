@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 
 from flanneld_py.core.histogram import Histogram
 
 
-@dataclass(slots=True)
 class StoreCounts:
     """`calls` times the calls, and `failures` counts those that gave no answer, each by what was called."""
 
-    calls: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
-    failures: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    connections: int = 0
+    __slots__ = ("calls", "connections", "failures")
+
+    def __init__(self) -> None:
+        self.calls: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.failures: defaultdict[str, int] = defaultdict(int)
+        self.connections = 0

@@ -43,9 +43,9 @@ def test_a_terminal_gets_a_table_with_colours():
         "from flanneld_py.ctl.output import *\n"
         "show(['[first]', Table('peers', ('subnet', 'state'), [['10.5.2.0/24', 'ok'], ['x', 'no [route]']])])"
     )
-    assert "first" in text
+    assert "[first]" in text
     assert "\x1b[32mok" in text
-    assert "no [route]" in text
+    assert "\x1b[1;31mno [route]" in text
 
 
 def test_a_terminal_gets_a_plain_table_where_rich_is_missing():

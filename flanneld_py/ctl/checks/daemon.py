@@ -39,8 +39,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
 def _judge_store(facts: Facts, store: Mapping[str, Any]) -> Iterator[Finding]:
     if store.get("trouble"):
         told = f"the store cannot be followed: {store['trouble']}; traffic goes on, changes wait"
-        health = f"etcdctl --endpoints={','.join(store.get('endpoints', ()))} endpoint health"
-        yield Finding("store", ERROR, told, (health,))
+        yield Finding("store", ERROR, told, (_look_at(store),))
     for file, expiry in facts.expiries.items():
         if isinstance(expiry, str):
             yield Finding("certificate", ERROR, f"{file}: {expiry}", (f"put a certificate at {file}",))
@@ -52,6 +51,18 @@ def _judge_store(facts: Facts, store: Mapping[str, Any]) -> Iterator[Finding]:
             yield Finding("certificate", WARNING if left > 0 else ERROR, told, (mend,))
 
 
+def _look_at(store: Mapping[str, Any]) -> str:
+    if store["type"] == "etcd":
+        return f"etcdctl --endpoints={','.join(store['endpoints'])} endpoint health"
+    return "kubectl get --raw /readyz"
+
+
+def _release(daemon: Mapping[str, Any], key: str) -> str:
+    if daemon.get("store", {}).get("type") == "etcd":
+        return f"flannelctl lease release '{key}'"
+    return f"kubectl describe node, of the one that has {key}"
+
+
 def _judge_leases(daemon: Mapping[str, Any]) -> Iterator[Finding]:
     lease = daemon.get("lease")
     if lease is None:
@@ -60,7 +71,7 @@ def _judge_leases(daemon: Mapping[str, Any]) -> Iterator[Finding]:
     if left is not None and left < _LITTLE_LEFT:
         yield Finding("lease", ERROR, f"{lease['key']} ends in {left:.0f} s and is not renewed", ("flannelctl status",))
     for key, reason in list(daemon["skipped"].items())[:_NAMED]:
-        yield Finding("skipped-lease", WARNING, f"{key}: {reason}", (f"flannelctl lease release '{key}'",))
+        yield Finding("skipped-lease", WARNING, f"{key}: {reason}", (_release(daemon, key),))
     if len(daemon["skipped"]) > _NAMED:
         yield Finding(
             "skipped-lease", WARNING, f"{len(daemon['skipped']) - _NAMED} more leases", ("flannelctl status",)
