@@ -96,7 +96,11 @@ def read_steps(sock: NetlinkSocket, scope: Scope, kind: Kind) -> Iterator[Table]
         )
         for found in steps:  # noqa: B007 - the last one is the result
             yield table
-        table.update((entry_key(entry), entry) for entry in found)
+        for entry in found:
+            key = entry_key(entry)
+            # A route that was appended to one of the same key is used by nobody, but is there: superfluous, by a key of
+            # its own, as long as the first one is as it should be.
+            table[key if key not in table else (*key, entry)] = entry
     yield table
 
 

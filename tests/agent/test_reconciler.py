@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
+from flanneld_py.agent import table_writer
 from flanneld_py.core.entries import Nexthop
 from flanneld_py.core.lease_event import LeaseRejected
 from flanneld_py.kernel import netlink, nexthop
@@ -215,6 +216,25 @@ async def test_what_a_go_flannel_made_goes_on_without_a_gap(node, host):
     await node.follows(A)
     assert node.device() == device
     assert host.routes()["10.5.2.0/24"][0] == 119
+
+
+async def test_route_that_is_appended_to_ours_is_taken_away_and_ours_is_not_written_anew(node, host):
+    await node.begin(A, B)
+    await node.settled()
+    operations = node.reconciler.counts.operations
+    host.do(
+        lambda ipr: ipr.route("append", dst=str(A.subnet), gateway="10.5.9.0", oif=node.device(), flags=ONLINK, proto=3)
+    )
+
+    def routes_to_a():
+        found = host.do(lambda ipr: list(ipr.get_routes(family=2, table=254)))
+        return [route for route in found if route.get_attr("RTA_DST") == str(A.subnet.base)]
+
+    assert len(routes_to_a()) == 2
+    await until(lambda: len(routes_to_a()) == 1)
+    await node.settled()
+    await node.follows(A, B)
+    assert node.reconciler.counts.operations == operations + 1
 
 
 async def test_what_is_foreign_is_left_alone(node, host):
@@ -495,6 +515,29 @@ async def test_peer_that_the_kernel_refuses_holds_up_nobody_and_is_tried_again(n
     host.other.execute(nexthop.encode_delete(Nexthop(0x77, IPV4, 0, 0, False)), "free the id")
     await node.follows(A, *others)
     await until(lambda: len(node.reconciler.retries) == 0)
+
+
+async def test_new_peer_goes_before_everything_that_was_refused(node, host, monkeypatch):
+    await node.begin()
+    occupy(host, ID_A)
+    node.put(A)
+    retries = node.reconciler.retries
+    await until(lambda: len(retries) > 0)
+    await node.settled()
+    written = []
+
+    def write_down(sock, batch, apply=table_writer.apply_batch):
+        written.extend(operation.entry for operation in batch)
+        return apply(sock, batch)
+
+    monkeypatch.setattr(table_writer, "apply_batch", write_down)
+    monkeypatch.setattr(retries, "due", lambda _: [failure.operation for failure in retries])
+    refused = [failure.operation.entry for failure in retries]
+    node.put(B)
+    await until(lambda: set(refused) <= set(written))
+    new = [entry for entry in written if entry not in refused]
+    assert written[: len(new)] == new
+    assert len(new) >= 4
 
 
 async def test_refused_peer_that_goes_away_is_no_longer_tried(node, host):
