@@ -26,7 +26,7 @@ KUBE_APISERVER ?= $(KUBE_CACHE)/kube-apiserver-$(KUBE_VERSION)
 export KUBE_APISERVER
 
 .PHONY: help venv check format test test-full test-kubernetes kube-apiserver demo \
-  peers pictures bench bench-codec lock docs proto clean
+  peers pictures bench bench-codec bench-guard lock docs proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -106,6 +106,9 @@ bench: venv ## time this daemon, beside Go flannel after make peers (BENCH_ARGS=
 
 bench-codec: venv ## time the netlink codec beside pyroute2 (a minute and a half)
 	@$(SANDBOX) $(BIN)/python tests/bench/codec.py
+
+bench-guard: venv ## time a tunnel with and without the guard (half a minute)
+	@$(SANDBOX) env PYTHONPATH=. $(BIN)/python tests/bench/guard.py
 
 lock: ## pin and hash every dependency anew (needs uv)
 	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \

@@ -34,6 +34,11 @@ def rules_of(node):
     return run(node, "nft", "-a", "list", "ruleset")
 
 
+def holds_again(node, listing, whole):
+    done = node.namespace.run(lambda: subprocess.run(listing, check=False, capture_output=True, text=True))
+    return done.stdout == whole
+
+
 @pytest.fixture
 def nft_node(cluster):
     cluster.set_config(NFTABLES)
@@ -43,11 +48,12 @@ def nft_node(cluster):
 def test_what_others_change_is_restored_as_soon_as_the_kernel_tells(nft_node):
     daemon = nft_node.start("--ip-masq", "--iptables-resync=1h").is_ready()
     assert daemon.subnet_env["FLANNEL_IPMASQ"] == "true"
-    whole = run(nft_node, "nft", "list", "ruleset")
+    listing = ("nft", "list", "table", "ip", "flannel-ipv4")
+    whole = run(nft_node, *listing)
     assert "masquerade" in whole
     for damage in ("flush ruleset", "flush chain ip flannel-ipv4 postrtg", "add rule ip flannel-ipv4 forward drop"):
         run(nft_node, "nft", "-f", "-", text=damage)
-        wait_until(lambda: run(nft_node, "nft", "list", "ruleset") == whole)
+        wait_until(lambda: holds_again(nft_node, listing, whole))
     daemon.says("traffic rules restored: by=nftables")
 
 
@@ -78,7 +84,7 @@ def test_the_former_way_is_left_when_the_configuration_asks_for_another(cluster)
 
 def test_rules_are_the_same_after_restarts_beside_a_foreign_table_and_nothing_is_written(nft_node):
     run(nft_node, "nft", "-f", "-", text="table ip other { chain c { type filter hook forward priority 0; }; }")
-    nft_node.start("--ip-masq").is_ready()
+    nft_node.start("--ip-masq").is_ready().says("guard armed")
     before = rules_of(nft_node)
 
     def listen():

@@ -38,6 +38,13 @@ from flanneld_py.core.traffic_rules import desired_rules
 from flanneld_py.kernel.miss import stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nexthop import has_nexthops
+from flanneld_py.kernel.privileges import (
+    CAP_NET_ADMIN,
+    CAP_NET_BIND_SERVICE,
+    CAP_NET_RAW,
+    CAP_SYS_ADMIN,
+    keep_capabilities,
+)
 from flanneld_py.store.kube_options import KubeOptions
 
 if TYPE_CHECKING:
@@ -60,6 +67,7 @@ async def run_daemon(options: Options) -> None:
     Raises KernelError, ConfigError, ClaimedError or OSError where it cannot go on; whatever may still come
     (etcd, configuration, uplink, a free subnet) is waited for.
     """
+    _drop_privileges()
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     stopped = False
@@ -78,6 +86,18 @@ async def run_daemon(options: Options) -> None:
         if not stopped:
             raise
         log.info("stopped by signal; what was programmed stays")
+
+
+_KEPT = (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE, CAP_SYS_ADMIN)
+"""For devices, routes and rules; for raw sockets; for a health port below 1024; for entering a pod's namespace."""
+
+
+def _drop_privileges() -> None:
+    try:
+        if keep_capabilities(*_KEPT):
+            log.debug("capabilities given up: kept=%s", _KEPT)
+    except OSError as error:
+        log.warning("capabilities not given up: %s", error)
 
 
 async def _run(options: Options) -> None:

@@ -6,15 +6,18 @@ Owns making and mending the devices and the settings that they need, and the vie
 from __future__ import annotations
 
 import logging
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flanneld_py.backends.backend import Ground
 from flanneld_py.core.errors import KernelError
+from flanneld_py.core.prefix import IPV6
 from flanneld_py.kernel.blackhole import drop_blackhole, ensure_blackhole
+from flanneld_py.kernel.checksum_offload import ensure_no_offload
 from flanneld_py.kernel.dataplane import Scope
 from flanneld_py.kernel.device import ensure_device
-from flanneld_py.kernel.forwarding import host_settings
+from flanneld_py.kernel.forwarding import heed_routers, host_settings
 from flanneld_py.kernel.host import read_routes
 from flanneld_py.kernel.sysctl import ensure_sysctl
 
@@ -96,6 +99,7 @@ class GroundKeeper:
         for family, device in self._devices.items():
             ensured = ensure_device(self._sock, device)
             indexes[family] = ensured.ifindex
+            self._mend_offload(device)
             changed |= ensured.created or bool(ensured.mended)
             self.device_is_new |= ensured.created
             if ensured.created:
@@ -110,6 +114,7 @@ class GroundKeeper:
 
     def _mend_settings(self) -> None:
         """Have the settings as they should be. Where one must not be changed, say so once and go on."""
+        self._heed_routers()
         for path, value in self._settings:
             name = "/".join(path)
             try:
@@ -119,6 +124,30 @@ class GroundKeeper:
                 if name not in self._told:
                     self._told.add(name)
                     log.warning("packets may be lost: %s; run sysctl -w %s=%s", error, name, value)
+
+    def _heed_routers(self) -> None:
+        if not any(network.family == IPV6 for network in self.scope.networks):
+            return
+        try:
+            name = socket.if_indextoname(self.scope.uplink)
+            if heed_routers(name):
+                log.info("setting changed: net/ipv6/conf/%s/accept_ra=2", name)
+        except OSError as error:
+            log.debug("uplink's accept_ra not looked at: reason=%s", error)
+
+    def _mend_offload(self, device: Device) -> None:
+        """Switch checksum offload off where VXLAN stalls with it."""
+        if device.kind != "vxlan":
+            return
+        try:
+            if ensure_no_offload(device.name):
+                log.info(
+                    "checksum offload switched off: device=%s reason=this kernel's VXLAN stalls with it", device.name
+                )
+        except KernelError as error:
+            if device.name not in self._told:
+                self._told.add(device.name)
+                log.warning("traffic may stall: %s; run ethtool -K %s tx off", error, device.name)
 
     def _mend_blackholes(self) -> None:
         for subnet, wanted in self._blackholes.items():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flanneld_py.backends.backend import EntrySource
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import Prefix, bits
+from flanneld_py.core.tunnel_port import admission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,11 +54,10 @@ class Guard(EntrySource):
         """Return what admits a peer: its subnet, and itself, for a node answers pods by its own address."""
         if self._table is None:
             return ()
-        from flanneld_py.kernel.guard_table import admission
-
-        family = peer.subnet.family
-        itself = Prefix(family, peer.public_ip, bits(family))
-        return admission(family, peer.public_ip, peer.subnet), admission(family, peer.public_ip, itself)
+        subnet, public_ip = peer.subnet, peer.public_ip
+        family = subnet.family
+        itself = Prefix(family, public_ip, bits(family))
+        return admission(family, public_ip, subnet), admission(family, public_ip, itself)
 
     async def run(self, lease: Lease, feedback: Feedback) -> None:  # noqa: ARG002 - whoever we are
         """Arm the guard once all members are admitted, and keep it armed."""

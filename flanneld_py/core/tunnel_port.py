@@ -1,8 +1,16 @@
-"""Where a backend's packets arrive, and where in them lies what tells who sent them."""
+"""Where a backend's packets arrive, where in them lies what tells who sent them, and who is admitted there."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.core.entries import DrivenEntry
+
+if TYPE_CHECKING:
+    from flanneld_py.core.prefix import Prefix
+
+GUARD = "guard"
+"""The table of those who are admitted, as `DrivenEntry.table`; keys are (family, outer source, inner prefix)."""
 
 
 class TunnelPort(NamedTuple):
@@ -17,3 +25,8 @@ class TunnelPort(NamedTuple):
     ethertype_offset: int = 0
     mark_offset: int = 0
     mark: bytes = b""
+
+
+def admission(family: int, outer: int, inner: Prefix) -> DrivenEntry:
+    """Return the entry that admits packets of an outer source whose inner source lies in a prefix."""
+    return DrivenEntry(GUARD, (family, outer, inner))

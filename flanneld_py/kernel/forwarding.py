@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.kernel.sysctl import ensure_sysctl, read_sysctl
 
 if TYPE_CHECKING:
     from flanneld_py.kernel.device import Sysctl
@@ -17,6 +18,17 @@ def host_settings(family: int) -> Sysctl:
     if family == IPV4:
         return ("net", "ipv4", "ip_forward"), "1"
     return ("net", "ipv6", "conf", "all", "forwarding"), "1"
+
+
+def heed_routers(device: str) -> bool:
+    """Have a device go on hearing IPv6 routers when the host begins to forward; return whether it had to be told.
+
+    The kernel forgets what a router has told, the default route with it, on devices with accept_ra 1 when forwarding is
+    switched on; 2 means all the same (Documentation/networking/ip-sysctl.rst). Raises KernelError.
+    """
+    forwards = read_sysctl("net", "ipv6", "conf", "all", "forwarding") != "0"
+    path = ("net", "ipv6", "conf", device, "accept_ra")
+    return not forwards and read_sysctl(*path) == "1" and ensure_sysctl("2", *path)
 
 
 def tunnel_settings(family: int, device: str) -> tuple[Sysctl, ...]:

@@ -11,9 +11,9 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from flanneld_py.core.driver import driven_entry
-from flanneld_py.core.entries import DrivenEntry
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, host_mask
+from flanneld_py.core.tunnel_port import GUARD, admission
 from flanneld_py.kernel import errnos, netlink, nf_tables
 from flanneld_py.kernel.families import encode_address
 from flanneld_py.kernel.nf_tables import NETWORK, TRANSPORT, NfTables, compare, load, load_meta, mask
@@ -21,12 +21,11 @@ from flanneld_py.kernel.nf_tables import NETWORK, TRANSPORT, NfTables, compare, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from flanneld_py.core.entries import DrivenEntry
     from flanneld_py.core.plan import Operation
     from flanneld_py.core.tunnel_port import TunnelPort
     from flanneld_py.kernel.netlink import Message, Request
 
-TABLE = "guard"
-"""What the entries carry as `DrivenEntry.table`; their key is (family, outer source, inner prefix)."""
 TABLE_PREFIX = "flannel-guard-"
 
 _INET = nf_tables.NFPROTO_INET
@@ -61,7 +60,7 @@ class GuardPlan(NamedTuple):
 class GuardTable:
     """Reads and writes the table; a `TableDriver`."""
 
-    table = TABLE
+    table = GUARD
     batch = 500
 
     def __init__(self, name: str, plan: GuardPlan, lengths: Iterable[tuple[int, int]]) -> None:
@@ -114,6 +113,11 @@ class GuardTable:
         self._execute([nf_tables.new_table(_INET, self._name), *map(self._new_set, sorted(self._lengths))])
         self._execute(self._rewrite())
         return True
+
+    def disarm(self) -> None:
+        """Let everything in until it is armed again; who is admitted stays. Raises KernelError."""
+        self._armed = False
+        self._execute(self._take_away())
 
     def read_counts(self) -> dict[str, int]:
         """Return how many packets were dropped, or would have been, by reason. Raises KernelError."""
@@ -168,12 +172,16 @@ class GuardTable:
         return nf_tables.new_set(_INET, self._name, _set_name(family, length), 2 * _SIZES[family], key_type)
 
     def _rewrite(self) -> list[Request]:
-        """Take the chains away, if they are there, and write them anew; in one transaction the guard never sleeps."""
+        """Take the chains away and write them anew: in one transaction, so the guard never sleeps."""
+        return [*self._take_away(), *self._chain_requests()]
+
+    def _take_away(self) -> list[Request]:
+        # What is not there cannot be deleted; so it is made first.
         chains = [request for request in self._chain_requests() if request.kind == nf_tables.NEWCHAIN]
         names = ("input", "tunnel", "fragment")
         flush = [nf_tables.flush_chain(_INET, self._name, name) for name in names]
         delete = [nf_tables.delete_chain(_INET, self._name, name) for name in names]
-        return [*chains, *flush, *delete, *self._chain_requests()]
+        return [*chains, *flush, *delete]
 
     def _chain_requests(self) -> list[Request]:
         chains = [
@@ -272,11 +280,14 @@ class _Elements:
         # Addresses of 4 bytes are read as numbers straight away.
         self._layout = struct.Struct(">12sII" if size == 4 else f">12s{size}s{size}s")
         whole = self._layout.size
+        # The kernel marks nothing as nested here.
         self._head = struct.pack("=HHHHHH", whole, 1, whole - 4, 1, whole - 8, 1)
+        self._written_head = nf_tables.element_head(2 * size)
 
     def encode(self, outer: int, inner: int) -> bytes:
-        """Write a key."""
-        return outer.to_bytes(self._size, "big") + inner.to_bytes(self._size, "big")
+        """Write an element."""
+        size = self._size
+        return self._written_head + outer.to_bytes(size, "big") + inner.to_bytes(size, "big")
 
     def decode(self, message: Message) -> list[tuple[int, int]]:
         """Read the elements of a message as (outer, inner)."""
@@ -301,11 +312,6 @@ def _number(value: int | bytes) -> int:
 _ELEMENTS = {family: _Elements(family) for family in _SIZES}
 
 
-def admission(family: int, outer: int, inner: Prefix) -> DrivenEntry:
-    """Return the entry that admits packets of an outer source whose inner source lies in a prefix."""
-    return DrivenEntry(TABLE, (family, outer, inner))
-
-
 def drop_guards(keep: str = "") -> list[str]:
     """Take all guards' tables away but one; return their names. Raises KernelError."""
     gone = [name for _, name in nf_tables.read_tables() if name.startswith(TABLE_PREFIX) and name != keep]
@@ -319,7 +325,7 @@ def _admitted(operation: Operation) -> tuple[int, int, Prefix]:
 
 
 def _entry(family: int, length: int, outer: int, inner: int) -> DrivenEntry:
-    return DrivenEntry(TABLE, (family, outer, Prefix(family, inner, length)))
+    return admission(family, outer, Prefix(family, inner, length))
 
 
 def _set_name(family: int, length: int) -> str:

@@ -172,15 +172,18 @@ def new_set(family: int, table: str, name: str, length: int, key_type: int) -> R
     return message(NEWSET, family, *attributes, flags=netlink.NLM_F_CREATE)
 
 
-def change_elements(kind: int, family: int, table: str, name: str, keys: Sequence[bytes]) -> Request:
-    """Have elements in a set (NEWSETELEM) or take them out of it (DELSETELEM); at most 1,000 at a time."""
-    listed = [
-        netlink.encode_nested(LIST_ELEMENT, netlink.encode_nested(1, netlink.encode_attribute(1, key))) for key in keys
-    ]
+def element_head(length: int) -> bytes:
+    """Return what comes before a key of this length in a list of elements: an element with a key with a value."""
+    nested = netlink.NLA_F_NESTED
+    return struct.pack("=HHHHHH", length + 12, LIST_ELEMENT | nested, length + 8, 1 | nested, length + 4, 1)
+
+
+def change_elements(kind: int, family: int, table: str, name: str, elements: Sequence[bytes]) -> Request:
+    """Have elements, written with their heads, in a set (NEWSETELEM) or take them out (DELSETELEM); 1,000 at most."""
     attributes = (
         text(ELEMENTS_TABLE, table),
         text(ELEMENTS_SET, name),
-        netlink.encode_nested(ELEMENTS_LIST, *listed),
+        netlink.encode_nested(ELEMENTS_LIST, *elements),
     )
     return message(kind, family, *attributes, flags=netlink.NLM_F_CREATE if kind == NEWSETELEM else 0)
 

@@ -13,7 +13,7 @@ from scapy.packet import Raw
 from flanneld_py.core.entries import DrivenEntry, Kind
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import Prefix, bits, parse_prefix
-from flanneld_py.core.tunnel_port import TunnelPort
+from flanneld_py.core.tunnel_port import TunnelPort, admission
 from flanneld_py.kernel.guard_table import (
     FOREIGN,
     FRAGMENT,
@@ -21,7 +21,6 @@ from flanneld_py.kernel.guard_table import (
     STRANGER,
     GuardPlan,
     GuardTable,
-    admission,
     drop_guards,
 )
 from flanneld_py.kernel.nf_tables import has_nf_tables
