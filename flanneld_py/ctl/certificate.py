@@ -30,8 +30,9 @@ def read_expiry(path: Path) -> float | str:
 
 def parse_not_after(der: bytes) -> float:
     """Return notAfter of a certificate in seconds since the epoch. Raises ValueError or IndexError if it is none."""
-    certificate = next(_elements(der))[1]
-    fields = list(_elements(next(_elements(certificate))[1]))
+    [(_, certificate), *_] = _elements(der)
+    [(_, signed), *_] = _elements(certificate)
+    fields = list(_elements(signed))
     # version (absent in version 1), serialNumber, signature, issuer, validity
     validity = fields[4 if fields[0][0] == _VERSION else 3][1]
     tag, text = list(_elements(validity))[1]

@@ -1,0 +1,113 @@
+"""Judgements on facts that cannot be brought about on a shared machine, such as a full neighbour table."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flanneld_py.core.subnet_env import parse_subnet_env
+from flanneld_py.ctl.checks import judge_all
+from flanneld_py.ctl.checks.facts import Facts
+from flanneld_py.ctl.node_view import NodeView
+
+ENV = parse_subnet_env(
+    "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n"
+)
+DAEMON = {
+    "ready": True,
+    "missing": [],
+    "store": {"type": "etcd", "endpoints": ["http://a:2379"], "trouble": None},
+    "lease": {"key": "10.5.1.0-24", "seconds_left": 80_000.0},
+    "skipped": {},
+    "failing": [],
+}
+WELL = Facts(
+    now=0.0,
+    daemon=DAEMON,
+    published={},
+    peers=(),
+    subnet_file=Path("/run/flannel/subnet.env"),
+    env=ENV,
+    view=NodeView((), (), (), (), (), ()),
+    settings={"net/ipv4/ip_forward": "1", "net/ipv4/neigh/default/gc_thresh3": "1024"},
+    filter_rules=(),
+    chains=(),
+    claimed=frozenset(),
+    conflists=None,
+    conf_dir=Path("/etc/cni/net.d"),
+    plugins=None,
+    bin_dir=Path("/opt/cni/bin"),
+    has_kubelet=False,
+    expiries={},
+    resolved=10,
+)
+
+
+def found(**changes):
+    return {finding.check: finding for finding in judge_all(replace(WELL, **changes))}
+
+
+def test_a_node_that_is_well():
+    assert found() == {}
+
+
+def test_a_neighbour_table_that_is_nearly_full():
+    finding = found(resolved=1000)["neighbours"]
+    assert finding.mend[-1] == "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096"
+    assert finding.safe
+
+
+CHAIN = {"family": "inet", "table": "firewalld", "name": "filter_FORWARD", "hook": "forward", "policy": "drop"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "missing"),
+    [
+        ([], ["saddr", "daddr"]),
+        (["ip saddr 10.5.0.0/16 accept"], ["daddr"]),
+        (["\tip saddr 10.5.0.0/16 accept", "\tip daddr 10.5.0.0/16 accept"], []),
+    ],
+)
+def test_a_chain_that_drops_what_it_does_not_accept(rules, missing):
+    findings = found(chains=[CHAIN | {"rules": rules}])
+    mends = findings["forward-chain"].mend if findings else ()
+    assert mends == tuple(
+        f"nft insert rule inet firewalld filter_FORWARD ip {side} 10.5.0.0/16 accept" for side in missing
+    )
+
+
+def test_br_netfilter_counts_where_there_is_a_kubelet():
+    assert "bridge-nf" not in found()
+    assert found(has_kubelet=True)["bridge-nf"].mend[0] == "modprobe br_netfilter"
+
+
+def test_many_skipped_leases_are_a_few_findings():
+    daemon = DAEMON | {"skipped": {f"10.9.{index}.0-24": "it lies outside" for index in range(100)}}
+    findings = judge_all(replace(WELL, daemon=daemon))
+    assert [finding.check for finding in findings] == ["skipped-lease"] * 4
+    assert findings[-1].evidence == "97 more leases"
+
+
+@pytest.mark.parametrize(
+    ("store", "mend"),
+    [
+        (
+            {"type": "etcd", "endpoints": ["http://a:1", "http://b:1"]},
+            "etcdctl --endpoints=http://a:1,http://b:1 endpoint health",
+        ),
+        ({"type": "kubernetes"}, "kubectl get --raw /readyz"),
+    ],
+)
+def test_a_store_that_is_away(store, mend):
+    assert found(daemon=DAEMON | {"store": store | {"trouble": "refused"}})["store"].mend == (mend,)
+
+
+def test_a_lease_that_ends_and_one_that_does_not():
+    lease = DAEMON["lease"]
+    assert "lease" in found(daemon=DAEMON | {"lease": lease | {"seconds_left": 100.0}})
+    assert found(daemon=DAEMON | {"lease": lease | {"seconds_left": None}}) == {}
+
+
+def test_findings_are_plain_data():
+    assert json.dumps([finding._asdict() for finding in judge_all(replace(WELL, daemon=None))])
