@@ -17,10 +17,10 @@ from flanneld_py.core.entries import PROTOCOL_FLANNELD, describe_entry
 from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.ctl.cni import CONFLIST, EXECUTABLE
 from flanneld_py.ctl.cni_files import written_conflists
-from flanneld_py.ctl.daemon import SUBNET_FILE
+from flanneld_py.ctl.daemon import add_daemon_flags
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import read_node_view
-from flanneld_py.ctl.output import FAILED, OK
+from flanneld_py.ctl.output import FAILED, OK, show, show_json
 from flanneld_py.kernel import nexthop, nf_tables, route
 from flanneld_py.kernel.guard_table import TABLE_PREFIX
 from flanneld_py.kernel.iptables import find_iptables
@@ -32,7 +32,7 @@ from flanneld_py.kernel.port_guard import drop_all_guards, read_guarded
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from flanneld_py.ctl.node_view import NodeView
     from flanneld_py.ctl.subparsers import Subparsers
@@ -56,10 +56,10 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
         "the daemon runs or pods are there. The lease stays in etcd: flannelctl lease release ends it.",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would go, and take nothing")
-    parser.add_argument("--subnet-file", type=Path, default=SUBNET_FILE, help="the daemon's (%(default)s)")
     parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="of CNI plugins (%(default)s)")
     parser.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="of configurations (%(default)s)")
     parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/cni"), help="of the plugins (%(default)s)")
+    add_daemon_flags(parser)
     parser.set_defaults(run=_run)
 
 
@@ -68,18 +68,27 @@ def _run(options: argparse.Namespace) -> int:
     try:
         view = read_node_view(sock)
         refuse_while_in_use(options.subnet_file, view)
-        failed = False
-        for step in [*_kernel_steps(sock, view), *_file_steps(options)]:
-            try:
-                if not options.dry_run:
-                    step.take()
-                print(f"{step.what}: {'would go' if options.dry_run else 'gone'}")
-            except OSError as error:
-                failed = True
-                print(f"{step.what}: stays: {error}")
+        steps = [*_kernel_steps(sock, view), *_file_steps(options)]
+        stays = {} if options.dry_run else _take_all(steps)
     finally:
         sock.close()
-    return FAILED if failed else OK
+    done = "would go" if options.dry_run else "gone"
+    if options.json:
+        show_json({step.what: stays.get(step.what, done) for step in steps})
+    else:
+        show([f"{step.what}: {stays.get(step.what, done)}" for step in steps])
+    return FAILED if stays else OK
+
+
+def _take_all(steps: Sequence[Step]) -> dict[str, str]:
+    """Take everything away; return why some of it stays."""
+    stays: dict[str, str] = {}
+    for step in steps:
+        try:
+            step.take()
+        except OSError as error:
+            stays[step.what] = f"stays: {error}"
+    return stays
 
 
 def refuse_while_in_use(subnet_file: Path, view: NodeView) -> None:
@@ -90,10 +99,25 @@ def refuse_while_in_use(subnet_file: Path, view: NodeView) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise CtlError(f"flanneld (pid {file.read(20).strip()}) runs with {subnet_file}: stop it first") from error
+    others = find_daemons()
+    if others:
+        raise CtlError(f"flanneld (pid {', '.join(map(str, others))}) runs in this network: stop it first")
     bridge = view.link(_BRIDGE)
     ports = [link.name for link in view.links if bridge is not None and link.master == bridge.ifindex]
     if ports:
         raise CtlError(f"{len(ports)} pods are on {_BRIDGE} ({', '.join(ports[:3])} …): drain the node first")
+
+
+def find_daemons() -> list[int]:
+    """Return the processes called flanneld, ours or Go flannel's, in our network namespace."""
+    own = Path("/proc/self/ns/net").stat()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        # A process may end at any time, and those of other users are closed to us.
+        with suppress(OSError):
+            if (folder / "comm").read_text().strip() == "flanneld" and (folder / "ns/net").stat().st_ino == own.st_ino:
+                found.append(int(folder.name))
+    return sorted(found)
 
 
 def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
