@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flanneld_py.ctl.cni_files import encode_conflist, encode_executable, written_conflists
+from flanneld_py.ctl.cni_files import CODE, encode_conflist, encode_executable, written_conflists
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.files import put_in_place
+from flanneld_py.ctl.own_interpreter import FOLDER, copy_interpreter, drop_others
 
 if TYPE_CHECKING:
     import argparse
@@ -38,26 +39,38 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     install_parser.add_argument("--bin-dir", type=Path, default=_BIN_DIR, help="for executables (%(default)s)")
     install_parser.add_argument("--conf-dir", type=Path, default=_CONF_DIR, help="for configurations (%(default)s)")
+    install_parser.add_argument(
+        "--with-interpreter",
+        action="store_true",
+        help=f"copy this Python beside the executable, into {FOLDER}, for a host that has none",
+    )
     install_parser.set_defaults(run=_run_install)
 
 
 def _run_install(options: argparse.Namespace) -> int:
-    for line in install(options.bin_dir, options.conf_dir):
+    for line in install(options.bin_dir, options.conf_dir, with_interpreter=options.with_interpreter):
         print(line)
     return 0
 
 
-def install(bin_dir: Path, conf_dir: Path) -> list[str]:
+def install(bin_dir: Path, conf_dir: Path, *, with_interpreter: bool = False) -> list[str]:
     """Put executable and conflist in place, and return a line on each. Raises CtlError."""
-    interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    executable = encode_executable(interpreter, str(_package_folder()))
+    lines: list[str] = []
     try:
-        return [
+        former = _read(bin_dir / EXECUTABLE) or b""
+        if with_interpreter:
+            executable, lines = copy_interpreter(bin_dir, _package_folder(), CODE)
+        else:
+            interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+            executable = encode_executable(interpreter, str(_package_folder()))
+        lines += [
             _install_executable(bin_dir / EXECUTABLE, executable),
             _install_conflist(conf_dir / CONFLIST, has_portmap=os.access(bin_dir / "portmap", os.X_OK)),
         ]
+        drop_others(bin_dir, former, executable)
     except OSError as error:
         raise CtlError(f"{error.filename}: {error.strerror}") from error
+    return lines
 
 
 def _package_folder() -> Path:

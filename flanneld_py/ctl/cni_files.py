@@ -13,7 +13,7 @@ _FLAGS = "-IS"
 """Isolated and without `site`: nothing in the environment or in the user's folders changes the plugin, and it starts
 in a third of the time."""
 
-_CODE = """\
+CODE = """\
 import gc
 import posix
 import sys
@@ -29,7 +29,7 @@ posix._exit(main())
 
 def encode_executable(interpreter: str, folder: str) -> bytes:
     """Return the script that runs the plugin by an interpreter with the packages in a folder, both absolute."""
-    code = _CODE.format(folder=ascii(folder))
+    code = CODE.format(folder=ascii(folder))
     shebang = f"#!{interpreter} {_FLAGS}\n"
     if len(os.fsencode(shebang)) <= _LONGEST_SHEBANG and not any(character.isspace() for character in interpreter):
         return os.fsencode(shebang + code)
