@@ -19,7 +19,8 @@ from flanneld_py.agent.unreachable import UnreachablePeers
 from flanneld_py.backends.backend import UnreachableError
 from flanneld_py.core.entries import Kind, entry_key, entry_kind
 from flanneld_py.core.plan import TableDiff, order, plan_change
-from flanneld_py.kernel.monitor import Change, Monitor
+from flanneld_py.core.rivalry import Rivalry
+from flanneld_py.kernel.monitor import Change, Monitor, describe_port
 
 if TYPE_CHECKING:
     import random
@@ -120,6 +121,10 @@ class Reconciler:
         self._followers: list[asyncio.Event] = []
         self.busy_since: float | None = None
         self.broken_off = ""
+        self.rival = ""
+        """Who keeps changing what is ours, in one line; empty if nobody does."""
+        self._rivalry = Rivalry()
+        self._is_drifted = False
 
     def _take_sources(self, sources: Sequence[EntrySource]) -> None:
         self._sources = sources
@@ -204,6 +209,7 @@ class Reconciler:
         loop.add_reader(self._monitor.fileno(), self._notice)
         try:
             while True:
+                await self._hold_back()
                 self._wake.clear()
                 self.busy_since = began = time.monotonic()
                 try:
@@ -220,6 +226,24 @@ class Reconciler:
             self._monitor.close()
             self._reader.close()
 
+    async def _hold_back(self) -> None:
+        """Answer somebody who keeps undoing our work no more than once a second, and say who it may be."""
+        if not self._is_drifted:
+            return
+        pause = self._rivalry.pause(time.monotonic())
+        if pause:
+            self._tell_of_rival()
+            await asyncio.sleep(pause)
+        else:
+            self.rival = ""
+        self._is_drifted = False
+        self._rivalry.answer(time.monotonic())
+
+    def _tell_of_rival(self) -> None:
+        if not self.rival:
+            self.rival = f"{describe_port(self._monitor.stranger)} keeps changing what is ours in the kernel"
+            log.error("%s: is another flanneld running here? It is answered once a second", self.rival)
+
     async def _start_over(self, error: OSError) -> None:
         """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
         # What failed is no single entry: the device cannot be made, or a table cannot be read.
@@ -235,6 +259,7 @@ class Reconciler:
         changes = self._monitor.read_changes(self._keeper.scope, self._writer.own_fdb)
         if changes:
             self._dirty |= changes
+            self._is_drifted |= changes != {Change.UNDERLAY}
             for change in changes:
                 self.counts.drift[change.name.lower()] = self.counts.drift.get(change.name.lower(), 0) + 1
             if Change.UNDERLAY in changes:

@@ -158,6 +158,7 @@ class NodeStatus:
                 for failure in reconciler.retries
             ],
             "drift": reconciler.counts.drift,
+            "rival": reconciler.rival or None,
         }
         if self._rules is not None:
             told["rules"] = self._rules.describe()

@@ -12,6 +12,7 @@ import struct
 import sys
 from array import array
 from enum import IntEnum, auto
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.entries import Kind
@@ -79,6 +80,8 @@ class Monitor:
         _attach_filter(self._socket, own_port)
         self._socket.setblocking(False)
         self._misses: list[Miss] = []
+        self.stranger = 0
+        """The netlink port of whoever was last named to have changed something of ours, 0 for nobody yet."""
         self._lost_misses = False
         for group in (
             _RTNLGRP_LINK,
@@ -117,7 +120,10 @@ class Monitor:
             for message in self._receive():
                 if message.kind == neighbour.RTM_GETNEIGH:
                     self._note_miss(message, scope)
-                changes |= _read_change(message, scope, own_fdb)
+                found = _read_change(message, scope, own_fdb)
+                changes |= found
+                if found and message.port:
+                    self.stranger = message.port
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -165,6 +171,15 @@ def _attach_filter(opened: _socket.socket, port: int) -> None:
     steps = array("B", program)
     address, length = steps.buffer_info()
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _FILTER_PROGRAM.pack(length // _FILTER_STEP.size, address))
+
+
+def describe_port(port: int) -> str:
+    """Return who has a netlink port, as far as that can be told: the kernel gives a process its pid as the first."""
+    try:
+        name = Path(f"/proc/{port}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "somebody"
+    return f"{name} (pid {port})"
 
 
 def _read_change(message: Message, scope: Scope, own_fdb: set[tuple[int, FdbEntry]]) -> set[Change]:

@@ -33,9 +33,17 @@ def make_steps(seed: int, targets: Mapping[str, Sequence[str]]) -> Iterator[tupl
     """Yield the faults without end, one or two at a time; `targets` says by its name what each fault can hit."""
     rng = random.Random(seed)  # noqa: S311  # repeatable
     while True:
-        count = 2 if rng.random() < TWO_AT_ONCE and len(targets) > 1 else 1
-        names = rng.sample(sorted(targets), count)
+        names = [rng.choice(sorted(targets))]
+        others = sorted(name for name in targets if is_on_node(name) != is_on_node(names[0]))
+        # What happens to the store and its keys comes one at a time: a store that is away takes no writes.
+        if others and rng.random() < TWO_AT_ONCE:
+            names.append(rng.choice(others))
         yield tuple(Step(name, rng.choice(list(targets[name])), round(rng.uniform(*HOLD), 2)) for name in names)
+
+
+def is_on_node(name: str) -> bool:
+    """Tell whether a fault happens on a node, not in the store."""
+    return name.partition(":")[0] in {"daemon", "kernel"}
 
 
 def find_unexcused(

@@ -108,12 +108,12 @@ def _make(
     """Make one or two faults, undo them, and wait until all is well."""
     outcome = Outcome(steps, time.monotonic())
     undo = []
-    for step in steps:
-        undo.append(faults[step.fault].do(step.target))
-        time.sleep(step.hold / len(steps))
-    for one in undo:
-        one()
     try:
+        for step in steps:
+            undo.append(faults[step.fault].do(step.target))
+            time.sleep(step.hold / len(steps))
+        for one in undo:
+            one()
         outcome.recovered_in = await_recovery(folder, topology)
     except LabError as error:
         outcome.violations.append(str(error))
