@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from netns_lab.etcd import CONFIG_KEY, PREFIX, START_SECONDS, ask, is_healthy, member_program, put, start_member
+from netns_lab.explain import AF_INET
 from netns_lab.node import daemon_program, read_subnets, start_daemon
 from netns_lab.places import node_place, plain_place
 from netns_lab.topology import ETCD, ROUTER
@@ -219,7 +220,7 @@ class Faults:
         """Delete the routes through the tunnel."""
         with open_netlink(node_place(node).network) as netlink:
             index = netlink.link_lookup(ifname=DEVICE)
-            for route in list(netlink.get_routes(family=2, oif=index[0])) if index else []:
+            for route in list(netlink.get_routes(family=AF_INET, oif=index[0])) if index else []:
                 if route.get("table") == 254:  # the main table
                     netlink.route("del", dst=f"{route.get('dst')}/{route['dst_len']}")
         return _nothing
@@ -228,8 +229,8 @@ class Faults:
         """Delete the neighbours on the tunnel device."""
         with open_netlink(node_place(node).network) as netlink:
             index = netlink.link_lookup(ifname=DEVICE)
-            if index:
-                netlink.flush_neighbours(ifindex=index[0])
+            for entry in list(netlink.get_neighbours(family=AF_INET, ifindex=index[0])) if index else []:
+                netlink.neigh("del", dst=entry.get("dst"), ifindex=index[0])
         return _nothing
 
     def delete_fdb(self, node: str) -> Callable[[], None]:
