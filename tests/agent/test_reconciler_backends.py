@@ -1,6 +1,11 @@
 """The reconciler with each backend that has no tunnel, with nodes of other backends, and with IPv6 gateways."""
 
+import socket
+from pathlib import Path
+
 import pytest
+from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
+from scapy.layers.l2 import Ether
 
 from tests.agent.reconciled_node import DUAL, V6, ReconciledNode, make_lease
 from tests.host import IPV4, IPV6
@@ -121,3 +126,35 @@ async def test_ipv6_peer_is_tunnelled_though_a_foreign_route_covers_its_subnet(m
     fdb, neighbours, programmed = node.wanted(lease, family=IPV6)
     await until(lambda: node.state(IPV6)[:2] == (fdb, neighbours))
     await until(lambda: programmed.items() <= node.state(IPV6)[2].items())
+
+
+def announce_router(host):
+    """Announce a default router to the uplink, as one behind it would."""
+    router = Ether(src="02:00:00:00:aa:01", dst="33:33:00:00:00:01") / IPv6(src="fe80::aa:1", dst="ff02::1", hlim=255)
+    frame = bytes(router / ICMPv6ND_RA(routerlifetime=1800))
+
+    def send():
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as opened:
+            opened.bind(("far0", 0))
+            opened.send(frame)
+
+    host.namespace.run(send)
+
+
+def learned(host):
+    """The default routers that the kernel has learned of."""
+    return [route["gateway"] for route in host.ip("-json -6 route show default proto ra")]
+
+
+async def test_routes_that_routers_announce_stay_when_the_host_begins_to_forward(make_node, host):
+    setting = Path("/proc/sys/net/ipv6/conf/eth0/accept_ra")
+    host.namespace.run(setting.write_text, "1")
+    announce_router(host)
+    await until(lambda: learned(host) == ["fe80::aa:1"])
+    node = make_node(V6)
+    with host.namespace.entered():
+        await node.begin(make_lease(2, families=(IPV6,)))
+        await node.settled()
+    assert host.namespace.run(Path("/proc/sys/net/ipv6/conf/all/forwarding").read_text) == "1\n"
+    assert host.namespace.run(setting.read_text) == "2\n"
+    assert learned(host) == ["fe80::aa:1"]

@@ -49,7 +49,7 @@ def test_an_mtu_that_leaves_too_little_room_is_noticed(lab):
     assert "2 of 6 ways failed" in text
 
 
-def test_ipv6_only_nodes_are_told_apart_and_keep_their_leases(lab):
+def test_ipv6_only_nodes_are_told_apart(lab):
     lab.run("up", "--backend", "vxlan", "--ipv6")
     keys = ("etcdctl", "--endpoints=http://[fd20::b]:2379", "get", "--prefix", "/coreos.com/network/subnets/")
     lines = lab.run("exec", "node1", "--", *keys).stdout.splitlines()
