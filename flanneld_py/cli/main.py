@@ -6,6 +6,7 @@ The only place that exits the process: 0 stopped or asked for help, 1 cannot go 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -25,6 +26,8 @@ log = logging.getLogger("flanneld")
 
 _DETAILS = 4
 """From this -v on, details are logged."""
+_COLLECT_AFTER = (20_000, 20, 50)
+"""New objects until Python looks for cycles among them, and after how many such looks for those among older ones."""
 
 
 def main() -> None:
@@ -53,10 +56,16 @@ def _main(words: list[str]) -> int:
 
 def _run(options: Options) -> int:
     # Late, so that a wrong flag is told at once and without the cost of the daemon's imports.
+    gc.disable()
     from flanneld_py.agent.claim import ClaimedError
     from flanneld_py.agent.daemon import run_daemon
     from flanneld_py.core.errors import ConfigError
 
+    # What is imported stays for good, and what a lease is made of is in no cycles: to look through all of it as often
+    # as Python does is a fifth of the work that a large cluster is at start.
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+    gc.enable()
     failed = False
     log.info("flanneld %s starts: pid=%d", __version__, os.getpid())
     try:
