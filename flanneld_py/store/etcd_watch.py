@@ -148,9 +148,9 @@ class RangeWatch:
             # Where the token has expired, etcd 3.5 says no more than "permission denied".
             self._client.forget_token()
             raise StoreError(f"etcd refused the watch: {response.cancel_reason or 'no reason given'}")
-        if response.created:
+        if response.created and response.header.cluster_id:
             # A channel reconnects by itself, so this may be another etcd than the one that listed. A watch from a
-            # revision that has not come yet would wait for it in silence.
+            # revision that has not come yet would wait for it in silence. (etcd's grpc-proxy does not say whose it is.)
             self._compare_history(response.header)
         self._note_recovery()
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import subprocess
 from contextlib import aclosing
 
 import pytest
@@ -13,6 +14,7 @@ from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import RANGE, TXN
 from flanneld_py.store.etcd_options import parse_endpoints
 from tests.store.contract import CONFIG, LeaseRequest, events_until, node, read_snapshot, until, value
+from tests.store.etcd_server import find_program, free_ports
 
 pytestmark = pytest.mark.etcd
 
@@ -33,6 +35,31 @@ async def compact(server, store):
 def through(relay, store):
     """Return the options of a node that sees etcd through the relay."""
     return store.options.__class__(parse_endpoints(f"http://127.0.0.1:{relay.port}"), prefix=store.options.prefix)
+
+
+@pytest.fixture
+def grpc_proxy(shared_etcd, tmp_path):
+    """etcd's own proxy before the shared etcd, as its address."""
+    (port,) = free_ports(1)
+    command = [find_program("etcd"), "grpc-proxy", "start", f"--endpoints=127.0.0.1:{shared_etcd.port}"]
+    with (tmp_path / "proxy.log").open("wb") as log:
+        proxy = subprocess.Popen([*command, f"--listen-addr=127.0.0.1:{port}"], stdout=log, stderr=log)
+    yield f"http://127.0.0.1:{port}"
+    proxy.kill()
+    proxy.wait()
+
+
+async def test_watches_through_a_proxy_that_gathers_them(store, grpc_proxy, caplog):
+    options = store.options.__class__(parse_endpoints(grpc_proxy), prefix=store.options.prefix)
+    one, two = store.manager(options), store.manager(options)
+    async with aclosing(one.watch_leases()) as first, aclosing(two.watch_leases()) as second:
+        for batches in (first, second):
+            assert await read_snapshot(batches) == LeaseSnapshot({}, {})
+        for index in range(1, 4):
+            await store.put(f"10.5.{index}.0-24", value(node(index)))
+        for batches in (first, second):
+            assert [event.key for event in await events_until(batches, 3)] == [f"10.5.{n}.0-24" for n in (1, 2, 3)]
+    assert "begins anew" not in caplog.text
 
 
 async def test_resumes_where_it_was(store, shared_etcd, make_relay):
