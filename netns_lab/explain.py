@@ -57,9 +57,23 @@ def explain(view: KernelView, cluster: Cluster, node: str) -> list[str]:
     routes = [route for route in view.routes if route.destination in cluster.subnets]
     return [
         *(explain_route(route, view.devices, cluster, node) for route in routes),
+        *(
+            f"route {route.destination} dev {view.devices.get(route.ifindex or 0, '?')}: the pods of all other nodes"
+            for route in view.routes
+            if leads_to_all(route, cluster)
+        ),
         *explain_neighbours(view.neighbours, routes, cluster),
         *explain_fdb(view.fdb, cluster),
     ]
+
+
+def leads_to_all(route: Route, cluster: Cluster) -> bool:
+    """Tell whether a route is for the network as a whole, as with a device that finds the way to each node itself."""
+    here = route.destination
+    inside = (subnet for subnet in cluster.subnets if subnet.version == here.version)
+    return bool(here.prefixlen) and any(
+        subnet.prefixlen > here.prefixlen and subnet.network_address in here for subnet in inside
+    )
 
 
 def explain_route(route: Route, devices: Mapping[int, str], cluster: Cluster, node: str) -> str:

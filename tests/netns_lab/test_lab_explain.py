@@ -40,6 +40,10 @@ def test_the_nodes_own_pods():
     ]
 
 
+def test_a_device_for_the_whole_network():
+    assert explained(route("10.0.0.0/8", None, 3)) == ["route 10.0.0.0/8 dev flannel.1: the pods of all other nodes"]
+
+
 def test_other_routes_are_left_out():
     assert explained(route("0.0.0.0/0", "172.20.1.1", 2)) == []
 
