@@ -409,14 +409,29 @@ def test_second_daemon_waits_for_the_first_to_leave_the_device(cluster):
     assert (second.key, node.index("flannel.1")) == (first.key, device)
 
 
-def test_two_networks_on_one_node(cluster):
-    node = cluster.add_node()
+def test_two_networks_on_the_same_nodes(cluster):
+    nodes = one, two = cluster.add_node(), cluster.add_node()
     cluster.ctl("put", "/second/config", '{"Network":"10.7.0.0/16","Backend":{"Type":"vxlan","VNI":2}}')
-    first = node.start().is_ready()
-    second = node.start("--etcd-prefix=/second", "--healthz-port=0", folder=cluster.folder / "second").is_ready()
-    assert second.subnet_env["FLANNEL_NETWORK"] == "10.7.0.0/16"
-    assert node.addresses(node.index("flannel.1")) == {first.key.replace("-24", "/32")}
-    assert node.addresses(node.index("flannel.2")) == {second.key.replace("-24", "/32")}
+    first = [node.start() for node in nodes]
+    words = ("--etcd-prefix=/second", "--healthz-port=0")
+    second = [node.start(*words, folder=cluster.folder / f"second{node.number}") for node in nodes]
+    for device, daemons in (("flannel.1", first), ("flannel.2", second)):
+        for node, daemon in zip(nodes, daemons, strict=True):
+            daemon.is_ready()
+            assert node.addresses(node.index(device)) == {daemon.key.replace("-24", "/32")}
+        # What one network carries, the other does not.
+        base = daemons[1].key.partition("-")[0]
+        wait_until(lambda: one.routes().get(f"{base}/24", ())[1:3] == (base, one.index(device)))  # noqa: B023
+        wait_until(lambda: f"{daemons[0].key.partition('-')[0]}/24" in two.routes())  # noqa: B023
+        addresses = [pod_address(node, daemon) for node, daemon in zip(nodes, daemons, strict=True)]
+        ready = threading.Event()
+        server = echo_once(two, addresses[1], ready)
+        server.start()
+        assert ready.wait(20)
+        assert ask(one, *addresses) == b"first"
+        server.join()
+    assert second[0].subnet_env["FLANNEL_NETWORK"] == "10.7.0.0/16"
+    assert first[0].process.poll() is second[0].process.poll() is None
 
 
 def test_control_socket_tells_the_status(cluster):

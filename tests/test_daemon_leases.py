@@ -1,5 +1,9 @@
 """What becomes of the lease of a running `flanneld` on a real etcd."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 from tests.test_daemon import CONFIG, PREFIX, Cluster, leads_to
@@ -53,3 +57,57 @@ def test_a_second_node_with_our_address_says_who_holds_it(cluster):
     assert first.stop() == 0
     second.is_ready()
     assert second.key == first.key
+
+
+def cpu_seconds(daemon):
+    """What the daemon has used so far, in user and kernel mode (proc(5))."""
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+FAULTS = {
+    "killed": (lambda etcd: etcd.stop(), lambda etcd: etcd.start()),
+    "stopped": (lambda etcd: etcd.stop(signal.SIGTERM), lambda etcd: etcd.start()),
+    "frozen": (lambda etcd: etcd.signal(signal.SIGSTOP), lambda etcd: etcd.signal(signal.SIGCONT)),
+    "empty": (lambda etcd: None, lambda etcd: etcd.forget_everything()),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_becomes_of_the_store_costs_no_peer_and_no_lease(cluster, fault):
+    nodes = cluster.add_node(), cluster.add_node()
+    daemons = [node.start().is_ready() for node in nodes]
+    wait_until(lambda: leads_to(*nodes, daemons[1].key) and leads_to(*reversed(nodes), daemons[0].key))
+    before, routes, used = cluster.leases(), [node.routes() for node in nodes], [cpu_seconds(one) for one in daemons]
+    make, undo = FAULTS[fault]
+    cluster.namespace.run(make, cluster.etcd)
+    for node, table in zip(nodes, routes, strict=True):
+        assert node.routes() == table
+    cluster.namespace.run(undo, cluster.etcd)
+    if fault == "empty":
+        cluster.set_config(CONFIG)
+    wait_until(lambda: cluster.leases() == before)
+    assert leads_to(*nodes, daemons[1].key)
+    assert leads_to(*reversed(nodes), daemons[0].key)
+    assert [node.routes() for node in nodes] == routes
+    assert all(now - then < 2.0 for now, then in zip(map(cpu_seconds, daemons), used, strict=True))
+    assert all(daemon.process.poll() is None for daemon in daemons)
+
+
+def test_a_store_without_space_is_explained_and_costs_nothing(cluster):
+    nodes = cluster.add_node(), cluster.add_node()
+    daemons = [node.start().is_ready() for node in nodes]
+    wait_until(lambda: leads_to(*nodes, daemons[1].key))
+    cluster.stop_etcd()
+    # So small that the first write is too much, and the alarm is raised.
+    cluster.etcd.extra = ("--quota-backend-bytes=16384",)
+    cluster.start_etcd()
+    third = cluster.add_node().start()
+    third.says("its database is full: compact and defragment it, then `etcdctl alarm disarm`")
+    assert leads_to(*nodes, daemons[1].key)
+    cluster.stop_etcd()
+    cluster.etcd.extra = ()
+    # It is not healthy before its alarm is off.
+    cluster.namespace.run(cluster.etcd.launch)
+    cluster.ctl("--dial-timeout=20s", "--command-timeout=20s", "alarm", "disarm")
+    third.is_ready()

@@ -109,6 +109,9 @@ class EtcdServer:
             self._process.wait(10)
             self._process = None
 
+    def signal(self, sign):
+        self._process.send_signal(sign)
+
     def restart(self):
         self.stop()
         self.start()
