@@ -4,11 +4,14 @@ import random
 from itertools import islice
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from flanneld_py.core.lease import LeaseAttrs
+from flanneld_py.core.lease_event import LeasePut, LeaseRejected
 from flanneld_py.core.network_config import parse_network_config
 from flanneld_py.store import etcd_pb2 as pb
-from flanneld_py.store.etcd_records import Census, Layout
+from flanneld_py.store.etcd_records import Census, Layout, read_event
 
 LAYOUT = Layout("/coreos.com/network")
 SIXTEEN = parse_network_config('{"Network":"10.5.0.0/20","SubnetMin":"10.5.0.0"}').ipv4
@@ -79,3 +82,30 @@ def test_only_what_carries_our_address_is_kept():
     ((name, _, attrs, _, revision, etcd_lease),) = census.own
     assert (name, attrs.public_ip, revision, etcd_lease) == ("10.5.0.0-24", 0x01020304, 7, 9)
     assert len(census.taken) == 4
+
+
+LONG = 1_000_000
+"""Bytes: nearly what etcd takes as one value."""
+SHAPED = st.from_regex(
+    rb'\A\{"PublicIP":"[0-9.]{0,20}","PublicIPv6":null,"BackendType":"[a-z-]{0,8}","BackendData":.{0,40}\}\Z'
+)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60) | st.from_regex(rb"\A[0-9.&:a-f-]{0,60}\Z"), st.binary(max_size=80) | SHAPED)
+@example(b"10.5.2.0-24", b"[" * LONG)
+@example(b"10.5.2.0-24", b'{"PublicIP":"' + b"1" * LONG)
+@example(b"10.5.2.0-24", b'{"PublicIP":"1.2.3.4","BackendData":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}")
+@example(b"10.5.2.0-24", b'{"BackendData":{"VNI":' + b"9" * 5000 + b"}}")
+@example(b"1" * LONG, b"{}")
+@example(b"10.5.2.0-24&" + b"1:" * 100_000 + b"-64", b"{}")
+@example(b"\xff\xfe-24", b"\xff")
+def test_whatever_is_written_is_read_or_refused(name, value):
+    record = pb.KeyValue(key=LAYOUT.leases.start + name, value=value, mod_revision=7)
+    event = read_event(LAYOUT, pb.Event(kv=record))
+    assert isinstance(event, LeasePut | LeaseRejected)
+    if isinstance(event, LeaseRejected):
+        assert len(event.reason) <= 200
+    census = Census(LAYOUT, LeaseAttrs(0x01020304, None, "vxlan"))
+    census.count([record])
+    assert len(census.taken) <= 1
