@@ -86,8 +86,11 @@ async def remove_former(sock: NetlinkSocket, former: Former, synced: asyncio.Eve
     except TimeoutError:
         log.warning("former backend removed before the present one works: it may be in its way")
     for start in range(0, len(former.nexthops), _BATCH):
-        # One that is gone is as it should be.
-        sock.execute_batch([nexthop.encode_delete_id(ident) for ident in former.nexthops[start : start + _BATCH]])
+        try:
+            # One that is gone is as it should be.
+            sock.execute_batch([nexthop.encode_delete_id(ident) for ident in former.nexthops[start : start + _BATCH]])
+        except OSError as error:
+            log.warning("nexthops of a former backend stay: reason=%s", error)
         await asyncio.sleep(0)
     for link in former.devices:
         try:
