@@ -170,7 +170,10 @@ class NodeStatus:
         """Return what the leases say of each peer, as plain JSON data."""
         if self._parts is None:
             return {"peers": []}
-        return {"peers": [_describe_peer(peer) for peer in self._parts[1].leases]}
+        node, reconciler, _ = self._parts
+        # The operator's commands may reach a peer by anything: the kernel need not hold a route of ours.
+        way = {"way": "extension"} if node.config.backend_type == "extension" else {}
+        return {"peers": [_describe_peer(peer) | way for peer in reconciler.leases]}
 
 
 def _describe_peer(peer: Peer) -> dict[str, str]:

@@ -44,7 +44,10 @@ class NodeView(NamedTuple):
 
 
 class Way(NamedTuple):
-    """How the kernel reaches a peer's subnet: `kind` is tunnel, direct or none; `missing` names what it lacks."""
+    """How the kernel reaches a subnet: `kind` is tunnel, direct or none; `missing` names what it lacks.
+
+    Without a `remote` the subnet is that of all nodes: which of them it is, the device's owner knows (udp, wireguard).
+    """
 
     subnet: Prefix
     kind: str
@@ -95,8 +98,11 @@ def find_ways(view: NodeView) -> list[Way]:
             ways.append(Way(route.dst, "none", "", "", "", "", ("nexthop",)))
             continue
         gateway, link = through.gateway, names.get(through.ifindex)
-        if not gateway or link is None:
-            continue  # the catch-all route of on-demand operation, or of a device that carries all peers
+        if link is None or (not gateway and (link.kind == "vxlan" or link.ifindex not in tunnels)):
+            continue  # the catch-all route of on-demand operation, or none of ours
+        if not gateway:
+            ways.append(Way(route.dst, "tunnel", link.name, "", "", "", ()))
+            continue
         shown = format_address(route.dst.family, gateway)
         if link.ifindex not in tunnels:
             ways.append(Way(route.dst, "direct", link.name, shown, "", shown, ()))

@@ -14,7 +14,7 @@ from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flanneld_py.ctl.subparsers import Subparsers
 
@@ -58,14 +58,22 @@ def _run(options: argparse.Namespace) -> int:
 def join(told: Sequence[dict[str, str]] | None, ways: Iterable[Way]) -> list[dict[str, Any]]:
     """Put the daemon's peers (None where none answers) and the kernel's ways together, one row for each subnet."""
     by_subnet = {str(way.subnet): way for way in ways}
+    for_all = [way for way in by_subnet.values() if way.kind == "tunnel" and not way.gateway]
+    for way in for_all:
+        del by_subnet[str(way.subnet)]
     if told is None:
         return [_row(subnet, way.remote, way, _lacks(way)) for subnet, way in by_subnet.items()]
-    rows = [_row(peer["subnet"], peer["public_ip"], by_subnet.get(peer["subnet"]), None, peer) for peer in told]
+    rows = [_row(peer["subnet"], peer["public_ip"], _find(peer, by_subnet, for_all), None, peer) for peer in told]
     known = {peer["subnet"] for peer in told}
     rows += [
         _row(subnet, way.remote, way, "no lease has it") for subnet, way in by_subnet.items() if subnet not in known
     ]
     return rows
+
+
+def _find(peer: dict[str, str], by_subnet: Mapping[str, Way], for_all: Sequence[Way]) -> Way | None:
+    subnet = parse_prefix(peer["subnet"])
+    return by_subnet.get(peer["subnet"]) or next((way for way in for_all if way.subnet.contains(subnet)), None)
 
 
 def _row(
@@ -76,7 +84,7 @@ def _row(
     return {
         "subnet": subnet,
         "public_ip": public_ip,
-        "way": way.kind if way else "none",
+        "way": way.kind if way else (peer or {}).get("way", "none"),
         "state": problem or "ok",
         "device": way.device if way else "",
         "gateway": way.gateway if way else "",
@@ -91,10 +99,10 @@ def _lacks(way: Way) -> str:
 
 def _compare(peer: dict[str, str], way: Way | None) -> str:
     if way is None:
-        return "no route"
+        return "" if "way" in peer else "no route"
     if way.missing:
         return _lacks(way)
-    if way.remote != peer["public_ip"]:
+    if way.gateway and way.remote != peer["public_ip"]:
         return f"leads to {way.remote}"
     if way.mac and way.mac != peer["mac"]:
         return f"has the MAC {way.mac}"

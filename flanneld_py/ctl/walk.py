@@ -12,6 +12,7 @@ from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import format_address
 from flanneld_py.kernel import neighbour
 from flanneld_py.kernel.link import IFF_RUNNING
+from flanneld_py.kernel.own_devices import is_own_device
 from flanneld_py.kernel.route_lookup import LOCAL, look_up_route
 from flanneld_py.kernel.vxlan import OVERHEAD, parent_index, udp_port, vni
 
@@ -92,6 +93,8 @@ class Walk:
             yield Hop(link.name, "sends it", "it is down" if not link.is_up else "it has no carrier")
         elif link.kind == "vxlan":
             yield from self._encapsulate(link, nexthop, is_destination=not gateway)
+        elif is_own_device(link):
+            yield Hop(link.name, f"hands it to the tunnel{f', to {self._text(gateway)}' if gateway else ''}")
         else:
             yield self._resolve(link, nexthop)
 
