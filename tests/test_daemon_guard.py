@@ -218,3 +218,14 @@ def test_it_goes_where_it_is_switched_off_or_cannot_be(attack):
     attacked.words = ("--on-demand",)
     attacked.start().says("guard is off: on demand, only members in use are known")
     assert attacked.guard["reason"].startswith("on demand")
+
+
+def test_another_port_of_the_configuration_is_guarded_from_the_next_start_on(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    attacked.daemon.stop()
+    text = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":4789}}'
+    attacked.cluster.set_config(text)
+    attacked.start().says("guard armed")
+    wait_until(lambda: "udp dport 4789" in members(attacked.node))
+    assert "udp dport 8472" not in members(attacked.node)

@@ -163,7 +163,7 @@ async def _run(options: Options) -> None:
             group.create_task(rules.run(), name="rules")
             conditions = (reconciler.synced, rules.settled)
             told = Announcement(options.subnet_file, options.rules.masquerade, conditions)
-            running = RunningNode(node, store, ground, reconciler, keeper, on_demand, guard, status, told, group)
+            running = RunningNode(node, store, ground, reconciler, keeper, on_demand, status, told, group)
             follower = NodeFollower(sock, store, options.uplink, node, running.go_on)
             status.begin(node, reconciler, keeper, rules=rules, guard=guard, follower=follower)
             running.start()

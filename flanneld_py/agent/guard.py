@@ -83,11 +83,6 @@ class Guard(EntrySource):
             monitor.close()
             self._table.close()
 
-    def go_on(self, port: TunnelPort | None) -> None:
-        """Guard another port from now on."""
-        if self._table is not None and port is not None and self._table.guard_port(port):
-            self._arm(self._table)
-
     def describe(self) -> dict[str, Any]:
         """Return how the guard is, as plain JSON data."""
         counts = {}

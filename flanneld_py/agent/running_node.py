@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from flanneld_py.agent.ground import GroundKeeper
-    from flanneld_py.agent.guard import Guard
     from flanneld_py.agent.lease_keeper import LeaseKeeper
     from flanneld_py.agent.on_demand import OnDemand
     from flanneld_py.agent.reconciler import Reconciler
@@ -87,7 +86,6 @@ class RunningNode:
     reconciler: Reconciler
     keeper: LeaseKeeper
     on_demand: OnDemand | None
-    guard: Guard
     status: NodeStatus
     announcement: Announcement
     group: asyncio.TaskGroup
@@ -115,7 +113,6 @@ class RunningNode:
             # Which leases may become peers is another question now: all have to be told again.
             self._restart("lease watch", self._follow_leases())
         self._restart("backend", node.backend.run(node.held.lease, self.reconciler))
-        self.guard.go_on(node.backend.tunnel_port)
         self.keeper.publish(node.request.attrs)
         self.status.go_on(node)
         if self.announcement.told is not None:

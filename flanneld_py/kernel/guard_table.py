@@ -77,12 +77,6 @@ class GuardTable:
         """Close the socket; the guard stays."""
         self._opened.close()
 
-    def guard_port(self, port: TunnelPort) -> bool:
-        """Be for this port from now on; return whether the table has to be armed for it."""
-        changed = port != self._plan.port
-        self._plan = self._plan._replace(port=port)
-        return changed and self._armed
-
     def read(self) -> list[DrivenEntry]:
         """Return who is admitted; makes the table, and the sets that it lacks. Raises KernelError."""
         there = self._read_sets()
