@@ -26,7 +26,7 @@ KUBE_APISERVER ?= $(KUBE_CACHE)/kube-apiserver-$(KUBE_VERSION)
 export KUBE_APISERVER
 
 .PHONY: help venv check format test test-full test-kubernetes kube-apiserver demo \
-  peers pictures bench bench-codec bench-guard lock docs proto clean
+  peers pictures bench bench-codec bench-guard deb lock docs proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -109,6 +109,9 @@ bench-codec: venv ## time the netlink codec beside pyroute2 (a minute and a half
 
 bench-guard: venv ## time a tunnel with and without the guard (half a minute)
 	@$(SANDBOX) env PYTHONPATH=. $(BIN)/python tests/bench/guard.py
+
+deb: venv ## build a Debian package into dist (needs dpkg-deb)
+	@$(BIN)/python deploy/debian/build.py dist
 
 lock: ## pin and hash every dependency anew (needs uv)
 	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \

@@ -1,0 +1,139 @@
+"""Builds flanneld-py_VERSION_ARCH.deb: programs with the libraries that the lock pins, unit, manual pages, completion.
+
+    python deploy/debian/build.py FOLDER        (make deb)
+
+The libraries lie in a folder of ours and are nobody else's business, so Debian's own versions do not matter. Needs
+dpkg-deb, and runs by the Python whose version Debian's python3 has.
+"""
+
+import gzip
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+from man_pages import flannelctl_page, flanneld_page
+
+from flanneld_py import __version__
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LIBRARY = "usr/lib/flanneld-py"
+PROGRAMS = {
+    "flanneld": "flanneld_py.cli.main",
+    "flannelctl": "flanneld_py.ctl.main",
+}
+UNITS = {
+    "flanneld.service": "usr/lib/systemd/system/flanneld.service",
+    "flanneld.env": "etc/flanneld-py/flanneld.env",
+    "flanneld.tmpfiles": "usr/lib/tmpfiles.d/flanneld.conf",
+    "10-flannel.link": "usr/lib/systemd/network/10-flannel.link",
+    "10-flannel.network": "usr/lib/systemd/network/10-flannel.network",
+}
+WRAPPER = """\
+#!/usr/bin/python3 -I
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lib", "flanneld-py"))
+from {module} import main
+
+sys.exit(main())
+"""
+CONTROL = """\
+Package: flanneld-py
+Version: {version}
+Architecture: {architecture}
+Maintainer: the flanneld-py authors <flanneld-py@example.invalid>
+Depends: python3 (>= {python}), python3 (<< {next_python}), iptables
+Section: net
+Priority: optional
+Description: overlay network daemon and CNI plugin, compatible with flannel
+ Gives each node a subnet, and has the kernel carry packets between the nodes' pods and containers.
+"""
+
+
+def main() -> int:
+    """Build the package into the folder that the command line names, and print where it is."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: build.py FOLDER")
+    target = Path(sys.argv[1]).resolve()
+    tree = target / "deb"
+    shutil.rmtree(tree, ignore_errors=True)
+    architecture = output("dpkg", "--print-architecture")
+    check_python()
+    install_packages(tree)
+    write_files(tree)
+    minor = sys.version_info.minor
+    control = CONTROL.format(
+        version=__version__, architecture=architecture, python=f"3.{minor}", next_python=f"3.{minor + 1}"
+    )
+    write(tree / "DEBIAN" / "control", control.encode())
+    write(tree / "DEBIAN" / "conffiles", b"/etc/flanneld-py/flanneld.env\n")
+    package = target / f"flanneld-py_{__version__}_{architecture}.deb"
+    output("dpkg-deb", "--root-owner-group", "--build", str(tree), str(package))
+    shutil.rmtree(tree)
+    print(package)
+    return 0
+
+
+def check_python() -> None:
+    """End where Debian's python3 could not load what is compiled for this one."""
+    there = output("/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2])")
+    if there != f"3 {sys.version_info.minor}":
+        sys.exit(
+            f"/usr/bin/python3 is {there.replace(' ', '.')}: build with that version (make PYTHON=/usr/bin/python3)"
+        )
+
+
+def install_packages(tree: Path) -> None:
+    """Install our packages and what they need, as pinned and hashed in the lock."""
+    library = tree / LIBRARY
+    lock = tree / "requirements.txt"
+    write(lock, locked_requirements().encode())
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
+    output(*pip, "--require-hashes", "--no-deps", "--target", str(library), "-r", str(lock))
+    output(*pip, "--no-deps", "--no-build-isolation", "--target", str(library), "--upgrade", str(ROOT))
+    lock.unlink()
+    for folder in ("bin", "netns_lab"):  # the lab is for developers
+        shutil.rmtree(library / folder, ignore_errors=True)
+
+
+def locked_requirements() -> str:
+    """Return the part of the lock that the installed programs need."""
+    named = [re.split(r"[^a-z0-9-]", one.lower())[0] for one in requires("flanneld-py") or () if "extra ==" not in one]
+    blocks = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text())
+    return "\n".join(block for block in blocks if block.split("==")[0] in named) + "\n"
+
+
+def write_files(tree: Path) -> None:
+    """Write programs, units, manual pages and completion."""
+    for name, module in PROGRAMS.items():
+        write(tree / "usr/bin" / name, WRAPPER.format(module=module).encode(), 0o755)
+    for name, place in UNITS.items():
+        mode = 0o600 if name == "flanneld.env" else 0o644
+        write(tree / place, (ROOT / "deploy" / "systemd" / name).read_bytes(), mode)
+    for place, page in (("man8/flanneld.8.gz", flanneld_page()), ("man1/flannelctl.1.gz", flannelctl_page())):
+        write(tree / "usr/share/man" / place, gzip.compress(page.encode(), mtime=0))
+    completion = output(str(Path(sys.executable).with_name("flannelctl")), "completion", "bash")
+    write(tree / "usr/share/bash-completion/completions/flannelctl", f"{completion}\n".encode())
+
+
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def output(*command: str) -> str:
+    """Run a command and return what it prints; end with what it complains of."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command[:3])} …: {done.stderr.strip()[-500:]}")
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The Debian package, built and unpacked: what is in it runs, from where it lies."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flanneld_py import __version__
+from flanneld_py.cli.flanneld_flags import FLAGS
+
+BUILD = Path(__file__).parent.parent.parent / "deploy" / "debian" / "build.py"
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
+
+
+def run(*command):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("no dpkg-deb: this is no Debian")
+    python = Path("/usr/bin/python3")
+    if not python.exists() or run(python, "-c", "import sys; print(sys.version_info[1])") != f"{sys.version_info[1]}\n":
+        pytest.skip(
+            "Debian's python3 has another version than the one that runs the tests: make PYTHON=/usr/bin/python3"
+        )
+    return Path(run(sys.executable, BUILD, tmp_path_factory.mktemp("deb")).strip())
+
+
+@pytest.fixture(scope="module")
+def tree(package, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tree")
+    run("dpkg-deb", "--extract", package, folder)
+    return folder
+
+
+def test_the_control_file(package):
+    told = run("dpkg-deb", "--field", package)
+    assert f"Version: {__version__}\n" in told
+    assert "Depends: python3 (>= 3." in told
+
+
+def test_the_programs_run_with_their_own_libraries(tree):
+    for name in ("flanneld", "flannelctl"):
+        assert run(tree / "usr/bin" / name, "--version") == f"{__version__}\n"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import flanneld_py.agent.daemon, h11, yaml, google.protobuf"
+    run("/usr/bin/python3", "-I", "-c", code, tree / "usr/lib/flanneld-py")
+    assert not (tree / "usr/lib/flanneld-py/netns_lab").exists()
+
+
+def test_the_unit_finds_the_program_and_everything_is_in_its_place(tree):
+    assert "ExecStart=/usr/bin/flanneld " in (tree / "usr/lib/systemd/system/flanneld.service").read_text()
+    for place in ("usr/lib/tmpfiles.d/flanneld.conf", "usr/lib/systemd/network/10-flannel.link"):
+        assert (tree / place).is_file()
+    assert "complete" in (tree / "usr/share/bash-completion/completions/flannelctl").read_text()
+
+
+@pytest.mark.parametrize("place", ["man8/flanneld.8.gz", "man1/flannelctl.1.gz"])
+def test_the_manual_pages_are_well_formed(tree, place):
+    text = gzip.decompress((tree / "usr/share/man" / place).read_bytes())
+    if "flanneld.8" in place:
+        assert all(flag.name.replace("-", "\\-").encode() in text for flag in FLAGS)
+    if shutil.which("groff") is None:
+        pytest.skip("no groff: apt-get install groff")
+    done = subprocess.run(["groff", "-man", "-ww", "-z"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
