@@ -22,7 +22,7 @@ NAMES = ("notes", "fails", "waits")
 
 
 class Commands:
-    """A script that notes how it was called, and does as a file says: fail, or wait for the file to go."""
+    """A script that notes how it was called, and fails, or waits, as long as a file is there."""
 
     def __init__(self, folder):
         self.notes, self.fails, self.waits = (folder / name for name in NAMES)
@@ -32,10 +32,11 @@ class Commands:
             f"notes, fails, waits = (pathlib.Path(p) for p in {[str(folder / name) for name in NAMES]})\n"
             "names = ('NETWORK', 'SUBNET', 'IPV6SUBNET', 'PUBLIC_IP', 'PUBLIC_IPV6')\n"
             "said = [sys.argv[1], {n: os.environ[n] for n in names if n in os.environ}, sys.stdin.read()]\n"
+            "bad = fails.exists()\n"
             "with notes.open('a') as file: file.write(json.dumps(said) + '\\n')\n"
             "while waits.exists(): time.sleep(0.01)\n"
             "print('made', os.environ.get('SUBNET'))\n"
-            "sys.exit(fails.exists())\n"
+            "sys.exit(bad)\n"
         )
         self.command = f"{sys.executable} {script}"
 
@@ -166,13 +167,14 @@ async def test_one_command_a_peer_at_a_time_and_only_the_latest_counts(start, co
     driver = start().drivers[0]
     driver.apply(plan_change([], [ENTRY]))
     await until(lambda: len(commands.calls()) == 1)
+    # The first command fails, though nobody waits for what it was to bring about.
+    commands.fails.unlink()
     driver.apply(plan_change([ENTRY], []))
     driver.apply(plan_change([], [CHANGED]))
     other = DrivenEntry("extension", (parse_prefix("10.5.3.0/24"),), (1, ""))
     driver.apply(plan_change([], [other]))
     await until(lambda: len(commands.calls()) == 2)
     assert commands.calls()[1][1]["SUBNET"] == "10.5.3.0/24"
-    commands.fails.unlink()
     commands.waits.unlink()
     await until(lambda: len(commands.calls()) == 3)
     assert commands.calls()[2] == ["add", {"SUBNET": "10.5.2.0/24", "PUBLIC_IP": "172.30.0.14"}, "key=2\n"]

@@ -1,8 +1,10 @@
 """The data path of the udp backend between a real TUN device and a real socket; the far side stands for all peers."""
 
 import errno
+import fcntl
 import os
 import socket
+import threading
 import time
 from functools import partial
 
@@ -213,6 +215,40 @@ def test_longest_subnet_counts(node):
     ways.remove(parse_prefix("10.5.2.0/24"))
     ways.remove(parse_prefix("10.5.2.0/24"))
     assert ways.find(inside) == (PEER, PORT)
+
+
+def test_what_was_looked_up_is_forgotten_with_each_change(node):
+    ways, address = Ways(PORT), socket.inet_aton("10.5.2.1")
+    ways.put(parse_prefix("10.5.0.0/16"), number(PEER))
+    ways.find(address)
+    assert address in ways.cache
+    ways.put(parse_prefix("10.5.2.0/24"), number(SECOND))
+    assert address not in ways.cache
+    ways.find(address)
+    ways.remove(parse_prefix("10.5.2.0/24"))
+    assert address not in ways.cache
+
+
+def test_packets_that_wait_together_go_out_one_by_one(node):
+    """All in one burst, which only a pipe of packets (pipe(2), O_DIRECT) has ready for sure."""
+    node.ways.put(parse_prefix("10.5.3.0/24"), number(SECOND))
+    sizes = [900] * 70 + [100, 900, 500, 500, 900, 900, 20, 900, MTU - 28, 40] + [30] * 10
+    packets = [
+        bytes(IP(src=OWN, dst=f"10.5.{2 + index // 75}.9", id=index) / UDP(dport=6000) / Raw(bytes([index]) * size))
+        for index, size in enumerate(sizes)
+    ]
+    read_end, write_end = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
+    for packet in packets:
+        os.write(write_end, packet)
+    tunnel = UdpTunnel("none", node.bound, node.icmp, node.ways, MTU)
+    os.dup2(read_end, tunnel._tun)
+    # It ends with the process, as in the daemon.
+    threading.Thread(target=tunnel._send_all, daemon=True).start()
+    for packet in packets:
+        got, _ = node.receive()
+        assert bytes(got)[20:] == packet[20:]
+        assert got.ttl == 63
 
 
 def test_narrow_path_is_told_to_who_forbids_fragments_and_crossed_by_the_others(node):
