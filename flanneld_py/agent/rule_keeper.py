@@ -60,13 +60,13 @@ class RuleKeeper:
         self._written: tuple[RuleSet, ...] = ()
         self._problem = ""
         self._barriers: list[Barrier] = []
-        self._named: set[str] = set()
         self._driver = "none"
         self._restored = 0
         self.settled = asyncio.Event()
 
     def describe(self) -> dict[str, Any]:
         """Return how the rules are, as plain JSON data."""
+        self._look_at_barriers()
         return {
             "by": self._driver,
             "restored": self._restored,
@@ -112,8 +112,10 @@ class RuleKeeper:
             await self._ensure(driver)
             self.settled.set()
             await self._clear_others()
+            # Reading every chain of the host takes long where there are thousands: once, and whenever somebody asks.
+            await asyncio.to_thread(self._look_at_barriers)
+            self._tell_barriers()
             while True:
-                self._tell_barriers(iptables_is_ours=driver.name == "iptables")
                 await self._sleep()
                 await self._ensure(driver)
         finally:
@@ -172,8 +174,8 @@ class RuleKeeper:
 
         return find_iptables([rule_set.family for rule_set in self._rule_sets])
 
-    def _tell_barriers(self, *, iptables_is_ours: bool) -> None:
-        """Name, once each, what else on this host may drop what we accept."""
+    def _look_at_barriers(self) -> None:
+        """Find what else on this host may drop what we accept."""
         from flanneld_py.kernel.forward_barriers import read_barriers
 
         networks = [
@@ -182,18 +184,18 @@ class RuleKeeper:
             if any(chain.place is Place.FORWARD for chain in rule_set.chains)
         ]
         try:
-            self._barriers = read_barriers(networks, iptables_is_ours=iptables_is_ours) if networks else []
+            self._barriers = read_barriers(networks, iptables_is_ours=self._driver == "iptables") if networks else []
         except OSError as error:
             log.debug("other tables not read: reason=%s", error)
+
+    def _tell_barriers(self) -> None:
         for barrier in self._barriers:
-            if barrier.chain not in self._named:
-                self._named.add(barrier.chain)
-                log.warning(
-                    "forwarded packets may be dropped: by=nftables chain %s reason=%s remedy=%s",
-                    barrier.chain,
-                    barrier.reason,
-                    barrier.remedy,
-                )
+            log.warning(
+                "forwarded packets may be dropped: by=nftables chain %s reason=%s remedy=%s",
+                barrier.chain,
+                barrier.reason,
+                barrier.remedy,
+            )
 
 
 def _find_nftables() -> RuleDriver | None:
