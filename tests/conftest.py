@@ -1,4 +1,4 @@
-"""Fixtures for tests that need the kernel: network namespaces of their own."""
+"""Fixtures for tests that need the kernel: network namespaces of their own. No test fails for being slow."""
 
 import ctypes
 import fcntl
@@ -10,6 +10,10 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
