@@ -1,5 +1,9 @@
 """The real `flanneld` executable with `--kube-subnet-mgr`, on a real kube-apiserver; what others see of it."""
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.kube_server import KubeServer
@@ -156,3 +160,45 @@ def test_the_operators_addresses(cluster):
     cluster.ask(kube.annotate, "node11", public_ip_overwrite=None)
     wait_until(lambda: two.fdb(two.index("flannel.1")) == {vtep_mac(one): one.address})
     assert all(daemon.process.poll() is None for daemon in daemons)
+
+
+GO_FLANNEL = Path(__file__).parent.parent / ".cache" / "peers" / "flannel"
+
+
+@pytest.mark.skipif(not GO_FLANNEL.exists(), reason="no genuine Go flannel to compare with: make peers")
+def test_go_flannel_and_we_write_the_same_and_may_take_each_others_place(cluster, tmp_path):
+    one, two = cluster.make_node(), cluster.make_node()
+    # Go flannel cannot annotate a Node that has no annotation at all.
+    cluster.ask(cluster.kube.patch, "node12", {"metadata": {"annotations": {"example.com/any": ""}}})
+    cluster.start(one).is_ready()
+    command = [
+        GO_FLANNEL,
+        "--kube-subnet-mgr",
+        f"--kubeconfig-file={cluster.kube.kubeconfig}",
+        f"--net-config-path={cluster.net_config}",
+        f"--subnet-file={tmp_path / 'go.env'}",
+        "--iptables-forward-rules=false",
+    ]
+    environ = {**os.environ, "NODE_NAME": "node12"}
+    quiet = subprocess.DEVNULL
+    go = two.namespace.run(lambda: subprocess.Popen(command, env=environ, stdin=quiet, stdout=quiet, stderr=quiet))
+
+    def reach_each_other():
+        devices = [node.index("flannel.1") for node in (one, two)]
+        return all(devices) and (
+            one.fdb(devices[0]) == {vtep_mac(two): two.address} and two.fdb(devices[1]) == {vtep_mac(one): one.address}
+        )
+
+    try:
+        wait_until(reach_each_other)
+    finally:
+        go.kill()
+        go.wait()
+    theirs = cluster.annotations(two)
+    assert theirs == cluster.annotations(one) | {
+        "backend-data": f'{{"VNI":1,"VtepMAC":"{vtep_mac(two)}"}}',
+        "public-ip": two.address,
+    }
+    cluster.start(two).is_ready()
+    wait_until(lambda: leads_to(one, two, key_of(two)) and leads_to(two, one, key_of(one)))
+    assert cluster.annotations(two) == theirs
