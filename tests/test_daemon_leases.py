@@ -99,15 +99,14 @@ def test_a_store_without_space_is_explained_and_costs_nothing(cluster):
     daemons = [node.start().is_ready() for node in nodes]
     wait_until(lambda: leads_to(*nodes, daemons[1].key))
     cluster.stop_etcd()
-    # So small that the first write is too much, and the alarm is raised.
+    # So small that the first write is too much, and the alarm is raised; it is not healthy before that is off.
     cluster.etcd.extra = ("--quota-backend-bytes=16384",)
-    cluster.start_etcd()
+    cluster.namespace.run(cluster.etcd.launch)
     third = cluster.add_node().start()
     third.says("its database is full: compact and defragment it, then `etcdctl alarm disarm`")
     assert leads_to(*nodes, daemons[1].key)
     cluster.stop_etcd()
     cluster.etcd.extra = ()
-    # It is not healthy before its alarm is off.
     cluster.namespace.run(cluster.etcd.launch)
     cluster.ctl("--dial-timeout=20s", "--command-timeout=20s", "alarm", "disarm")
     third.is_ready()
