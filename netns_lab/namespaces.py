@@ -17,7 +17,6 @@ from typing import NoReturn
 libc = ctypes.CDLL(None, use_errno=True)
 
 # linux/mount.h
-MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8

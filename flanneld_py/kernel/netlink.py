@@ -41,9 +41,6 @@ HEADER_SIZE = 16
 """Bytes of a message before its payload."""
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
-pack_attribute_header = _ATTRIBUTE.pack
-"""(length with these 4 bytes, type) → bytes; for encoders that write a whole message by one struct."""
-
 
 class Request(NamedTuple):
     """A message to the kernel without length, sequence and port, which the socket fills in.

@@ -12,9 +12,7 @@ WATCH = "/etcdserverpb.Watch/Watch"
 # Wire types and field numbers
 VARINT, BYTES = 0, 2
 RESPONSE_EVENTS = 11
-RESPONSE_CANCELED = 4
 GRANT_ID = 2
-RANGE_KVS = 2
 
 
 def encode_varint(value: int) -> bytes:

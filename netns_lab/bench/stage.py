@@ -14,7 +14,7 @@ from pyroute2.nftables.main import NFTables
 
 from netns_lab.bench.daemon import Daemon
 from netns_lab.bench.etcd_client import EtcdClient
-from netns_lab.bench.leases import NODE_KEYS, PEER_KEYS, network_config
+from netns_lab.bench.leases import NODE_KEYS, network_config
 from netns_lab.bench.subject import Subject
 from netns_lab.etcd import CONFIG_KEY, endpoints, member_program, start_etcd
 from netns_lab.folder import LabFolder
@@ -127,7 +127,3 @@ class Stage:
             drop_nftables(node_place(node.name).network)
             shutil.rmtree(self.subnet_file(node).parent, ignore_errors=True)
         self.etcd.delete_prefix(NODE_KEYS)
-
-    def clear_peers(self) -> None:
-        """Delete every lease."""
-        self.etcd.delete_prefix(PEER_KEYS)
