@@ -77,8 +77,8 @@ class Capture:
             frames += self._drain(wanted)
         # What is enough may have been read before what had passed elsewhere.
         frames += self._drain(wanted)
-        # A frame that is handed on keeps its time: then the order in which it was seen counts.
-        return sorted(frames, key=lambda frame: frame.at)
+        # A frame keeps its time from where it leaves one namespace into the next; within one they come in order.
+        return sorted(frames, key=lambda frame: (frame.at, not frame.outgoing))
 
     def _drain(self, wanted: Callable[[bytes], bool]) -> Iterator[Frame]:
         for opened in self._sockets:

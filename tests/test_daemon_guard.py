@@ -173,15 +173,27 @@ def test_two_nodes_talk_also_by_their_own_addresses(cluster, make_namespace):
             assert listening.recvfrom(100)[1][0] == source
 
 
-def test_it_is_armed_over_restarts_without_being_written_again(attack):
+def test_a_daemon_that_stops_leaves_nothing_that_drops_and_the_next_one_guards_again(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    for _ in range(2):
+        attacked.daemon.stop()
+        attacked.send(STRANGER, MEMBERS_POD, b"nobody guards")
+        assert attacked.came_before(b"last") == [b"nobody guards"]
+        assert MEMBER in members(attacked.node)
+        attacked.start().says("guard armed")
+        bombard(attacked)
+        assert attacked.came_before(b"last") == []
+
+
+def test_a_daemon_that_is_killed_leaves_it_armed_and_the_next_one_writes_nothing_again(attack):
     attacked = attack()
     attacked.daemon.says("guard armed")
     before = nft(attacked.node, "-a", "list", "chain", "inet", "flannel-guard-flannel.1", "tunnel")
-    for _ in range(2):
-        attacked.daemon.stop()
-        bombard(attacked)
-        assert attacked.came_before(b"last") == []
-        attacked.start()
+    attacked.daemon.kill()
+    bombard(attacked)
+    assert attacked.came_before(b"last") == []
+    attacked.start()
     after = nft(attacked.node, "-a", "list", "chain", "inet", "flannel-guard-flannel.1", "tunnel")
     assert [line.partition("handle")[2] for line in after.splitlines()] == [
         line.partition("handle")[2] for line in before.splitlines()

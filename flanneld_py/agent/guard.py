@@ -1,7 +1,8 @@
 """The guard of the tunnel port: only members of the network get packets in, each from its own subnet.
 
 Owns when the guard is armed: never before all members that are known have been admitted, and what others have changed
-of its table is put right in that order as well. It stays when the daemon ends.
+of its table is put right in that order as well. A daemon that stops disarms it: nobody would admit new members, and
+another daemon in its place knows nothing of it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Guard(EntrySource):
         finally:
             loop.remove_reader(monitor.fileno())
             monitor.close()
+            self._disarm(self._table)
             self._table.close()
 
     def describe(self) -> dict[str, Any]:
@@ -115,6 +117,12 @@ class Guard(EntrySource):
             self._problem = str(error)
             log.warning("guard is not as it should be: %s", error)
             self._wake.set()
+
+    def _disarm(self, table: GuardTable) -> None:
+        try:
+            table.disarm()
+        except KernelError as error:
+            log.warning("guard stays armed: table=%s reason=%s; flannelctl cleanup removes it", table.name, error)
 
     def _tell_counts(self, table: GuardTable) -> None:
         """Say how many packets the guard has dropped since the last look."""
