@@ -48,7 +48,7 @@ def complete_node(lone_node, tmp_path):
         lone_node.host.run(
             etcd.ctl, "put", "/coreos.com/network/config", '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'
         )
-        stack.enter_context(running(lone_node, f"--etcd-endpoints={etcd.url}", f"--iface={UPLINK}"))
+        stack.enter_context(running(lone_node, f"--etcd-endpoints={etcd.url}", f"--iface={UPLINK}", "--ip-masq"))
         wait_until(lone_node.subnet_file.exists)
         yield host, lone_node
 
