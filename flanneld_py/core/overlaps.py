@@ -42,7 +42,10 @@ class Overlaps:
         for (family, length), place in self._places.items():
             if family != subnet.family:
                 continue
-            if length <= subnet.length:
+            if length == subnet.length:  # as nearly always, and dearer by the general way
+                yield from place.get(subnet.address, ())
+                continue
+            if length < subnet.length:
                 yield from place.get(prefix_around(family, subnet.address, length).address, ())
                 continue
             step, count = 1 << (bits(family) - length), 1 << (length - subnet.length)
