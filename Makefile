@@ -45,7 +45,7 @@ venv: .venv/.ready ## prepare .venv with flanneld, flannelctl and netns-lab
 	@$(BIN)/python .ci/quote_paths.py .venv/bin
 	@touch $@
 
-check: venv ## format, lint, types and unit tests; no root needed; under 30 s
+check: venv ## format, lint, types and unit tests; no root needed; under a minute
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
