@@ -1,9 +1,7 @@
 """What can be broken in a running lab, and mended again: each fault by its name, done at once from inside the lab."""
 
-import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from netns_lab.errors import LabError, UsageError
@@ -11,7 +9,7 @@ from netns_lab.etcd import member_program, start_member
 from netns_lab.folder import LabFolder
 from netns_lab.node import daemon_program, start_daemon
 from netns_lab.places import node_place, plain_place
-from netns_lab.processes import Program, run_to_end
+from netns_lab.processes import run_to_end
 from netns_lab.routes import read_routes
 from netns_lab.topology import ROUTER, EtcdMember, Topology
 from netns_lab.traffic import read_tunnels
@@ -53,6 +51,7 @@ def _set_port(state: str) -> Callable[[Lab, str], None]:
     """Cut or mend the cable at the router: the node sees its uplink without or with a carrier."""
 
     def act(_: Lab, node: str) -> None:
+        # By `ip`, not by netlink: pyroute2 cannot run where an event loop does, as in the page's server.
         done = run_to_end(["ip", "link", "set", node, state], plain_place(ROUTER), seconds=SECONDS)
         if done.returncode != 0:
             raise LabError(f"the router's port to {node} cannot be set {state}: {done.stderr.strip()}")
@@ -60,15 +59,8 @@ def _set_port(state: str) -> Callable[[Lab, str], None]:
     return act
 
 
-def _kill(program: Program) -> None:
-    pid = program.pid()
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 def _kill_daemon(lab: Lab, node: str) -> None:
-    _kill(daemon_program(lab.folder, lab.topology.find_node(node)))
+    daemon_program(lab.folder, lab.topology.find_node(node)).end(signal.SIGKILL)
 
 
 def _start_daemon(lab: Lab, name: str) -> None:
@@ -101,7 +93,7 @@ def _find_member(lab: Lab, name: str) -> EtcdMember:
 
 
 def _kill_member(lab: Lab, name: str) -> None:
-    _kill(member_program(lab.folder, _find_member(lab, name)))
+    member_program(lab.folder, _find_member(lab, name)).end(signal.SIGKILL)
 
 
 def _start_member(lab: Lab, name: str) -> None:

@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable
 
-from netns_lab.routes import decode_attributes
+from netns_lab.routes import RT_TABLE_MAIN, RTMSG, decode_attributes
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -19,7 +19,6 @@ RTM_DELNEIGH = 29
 AF_BRIDGE = 7
 IFLA_IFNAME = 3
 IFF_LOWER_UP = 0x10000
-RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
 NUD_PERMANENT = 0x80
 GROUPS = 0x1 | 0x4 | 0x40 | 0x400  # links, neighbours, IPv4 routes, IPv6 routes (linux/rtnetlink.h, RTMGRP_*)
@@ -27,7 +26,6 @@ GROUPS = 0x1 | 0x4 | 0x40 | 0x400  # links, neighbours, IPv4 routes, IPv6 routes
 PLURALS = {"route": "routes", "neighbour": "neighbours", "FDB entry": "FDB entries"}
 
 IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
-RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 
 Message = tuple[int, bytes]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from netns_lab.namespaces import Place
 from netns_lab.programs import SEARCH_PATH, environment
 
 TAIL_LINES = 15
+ENDING_INTERVAL = 0.01
 CANNOT_EXECUTE = 126  # as shells count
 NOT_FOUND = 127
 
@@ -107,6 +109,16 @@ class Program:
         except ProcessLookupError:
             return None
         return pid
+
+    def end(self, sign: signal.Signals) -> None:
+        """Send it a signal that ends it, and return when it is gone."""
+        pid = self.pid()
+        if pid is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, sign)
+        while self.pid() is not None:
+            time.sleep(ENDING_INTERVAL)
 
     def require(self) -> None:
         """Raise LabError, with the end of the log, if it no longer runs."""

@@ -17,7 +17,7 @@ from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
 from flanneld_py.agent.control import serve_control
 from flanneld_py.agent.former_backend import Former, find_former, remove_former
 from flanneld_py.agent.ground import GroundKeeper
-from flanneld_py.agent.guard import make_guard
+from flanneld_py.agent.guard import Guard, make_guard
 from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.metrics_page import CONTENT_TYPE, MetricsPage, Tunnels
@@ -120,23 +120,8 @@ async def _run(options: Options) -> None:
         if on_demand is None:
             _answer_no_more(devices.values())
         former = _find_former(options, node, devices.values(), sock)
-        ground = GroundKeeper(
-            sock,
-            node.backend,
-            node.config,
-            devices,
-            uplink=node.uplink.interface.ifindex,
-            has_nexthops=has_nexthops(sock),
-            blackholes={subnet: options.blackhole_route for _, subnet in _nets(node)},
-        )
-        guard = make_guard(
-            options.guard,
-            options.guard_allow,
-            node.backend.claim_name,
-            node.backend.tunnel_port,
-            node.config,
-            on_demand=on_demand is not None,
-        )
+        ground = _make_ground(options, node, devices, sock)
+        guard = _make_guard(options, node, on_demand)
         reconciler = Reconciler(
             sock,
             (node.backend, guard),
@@ -182,6 +167,29 @@ def _open_store(options: EtcdOptions | KubeOptions, rng: random.Random) -> Subne
     from flanneld_py.store.etcd_subnet_manager import EtcdSubnetManager
 
     return EtcdSubnetManager(options, rng)
+
+
+def _make_ground(options: Options, node: Node, devices: dict[int, Device], sock: NetlinkSocket) -> GroundKeeper:
+    return GroundKeeper(
+        sock,
+        node.backend,
+        node.config,
+        devices,
+        uplink=node.uplink.interface.ifindex,
+        has_nexthops=has_nexthops(sock),
+        blackholes={subnet: options.blackhole_route for _, subnet in _nets(node)},
+    )
+
+
+def _make_guard(options: Options, node: Node, on_demand: OnDemand | None) -> Guard:
+    return make_guard(
+        options.guard,
+        options.guard_allow,
+        node.backend.claim_name,
+        node.backend.tunnel_port,
+        node.config,
+        on_demand=on_demand is not None,
+    )
 
 
 def _make_on_demand(

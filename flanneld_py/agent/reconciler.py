@@ -24,7 +24,7 @@ from flanneld_py.kernel.monitor import Change, Monitor, describe_port
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.backends.backend import EntrySource, Ground
@@ -358,28 +358,10 @@ class Reconciler:
         former = [peer for peers in formers.values() for peer in peers]
         current = [peer for key in formers for peer in self.leases.peers.get(key, ())]
         gone = set(former).difference(current)
-        shared = self._find_sharing(gone, formers)
+        shared = self.leases.find_sharing(gone, formers)
         change = _EntryChange(self.desired(former), self.desired(current), self.desired(shared))
         self.unreachable.forget(gone)
         return change
-
-    def _find_sharing(self, gone: set[Peer], keys: Container[str]) -> list[Peer]:
-        """Return the peers, of other keys, that have in common with peers that are gone what the kernel has but once.
-
-        A node that moved to another subnet has two leases with one MAC for a while, and one whose network became
-        dual-stack two with one IPv4 subnet.
-        """
-        if not gone:
-            return []
-        macs, subnets = {peer.vtep_mac for peer in gone} - {b""}, {peer.subnet for peer in gone}
-        publics = {(peer.subnet.family, peer.public_ip) for peer in gone}
-        return [
-            peer
-            for key, peers in self.leases.peers.items()
-            for peer in peers
-            if key not in keys
-            and (peer.vtep_mac in macs or peer.subnet in subnets or (peer.subnet.family, peer.public_ip) in publics)
-        ]
 
     def desired(self, peers: Iterable[Peer]) -> list[Entry]:
         """Return the entries that lead to peers, and note which cannot be reached."""

@@ -14,7 +14,7 @@ from flanneld_py.core.overlaps import Overlaps
 from flanneld_py.core.peer import RefusedError, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
     from flanneld_py.core.lease import Lease
     from flanneld_py.core.lease_event import LeaseEvent
@@ -90,6 +90,24 @@ class LeaseTable:
                 case _:
                     assert_never(event)
         return {key: peers for key, peers in former.items() if self.peers.get(key, ()) != peers}
+
+    def find_sharing(self, gone: Collection[Peer], keys: Container[str]) -> list[Peer]:
+        """Return the peers, of other keys, that have in common with peers that are gone what the kernel has but once.
+
+        A node that moved to another subnet has two leases with one MAC for a while, and one whose network became
+        dual-stack two with one IPv4 subnet.
+        """
+        if not gone:
+            return []
+        macs, subnets = {peer.vtep_mac for peer in gone} - {b""}, {peer.subnet for peer in gone}
+        publics = {(peer.subnet.family, peer.public_ip) for peer in gone}
+        return [
+            peer
+            for key, peers in self.peers.items()
+            for peer in peers
+            if key not in keys
+            and (peer.vtep_mac in macs or peer.subnet in subnets or (peer.subnet.family, peer.public_ip) in publics)
+        ]
 
     def expire(self, now: float) -> dict[str, tuple[Peer, ...]]:
         """Remove what the store lacks and whose time is up; return it as `apply` does."""

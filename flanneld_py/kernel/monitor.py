@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.entries import Kind
 from flanneld_py.core.prefix import IPV6, Prefix
-from flanneld_py.kernel import address, link, neighbour, netconf, netlink, nexthop, route
+from flanneld_py.kernel import address, link, neighbour, netconf, nexthop, route
 from flanneld_py.kernel.families import AF_BRIDGE
 from flanneld_py.kernel.miss import decode_miss
-from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket
+from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, receive_all
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Iterator
 
     from flanneld_py.core.entries import FdbEntry
     from flanneld_py.core.misses import Miss
@@ -50,7 +49,6 @@ _BPF_RETURN = 0x06
 
 _RECEIVE_BUFFER = 1 << 22
 """Bytes; a storm of some thousand notifications is borne before the kernel drops any."""
-_RECEIVE_SIZE = 1 << 16
 
 
 _LINK_LOCAL = Prefix(IPV6, 0xFE80 << 112, 10)
@@ -117,7 +115,7 @@ class Monitor:
         """
         changes: set[Change] = set()
         try:
-            for message in self._receive():
+            for message in receive_all(self._socket):
                 if message.kind == neighbour.RTM_GETNEIGH:
                     self._note_miss(message, scope)
                 found = _read_change(message, scope, own_fdb)
@@ -145,14 +143,6 @@ class Monitor:
         asked = decode_miss(message)
         if asked is not None and asked[0] in scope.devices.values():
             self._misses.append(asked[1])
-
-    def _receive(self) -> Iterator[Message]:
-        while True:
-            try:
-                data = self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            yield from netlink.decode_messages(memoryview(data))
 
 
 def _attach_filter(opened: _socket.socket, port: int) -> None:

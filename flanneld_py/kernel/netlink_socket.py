@@ -34,6 +34,7 @@ _NETLINK_GET_STRICT_CHK = 12
 _SO_RCVBUFFORCE = 33
 
 _RECEIVE_SIZE = 1 << 17
+_NOTIFICATIONS_SIZE = 1 << 16
 _RECEIVE_BUFFER = 1 << 20
 """Bytes; holds the errors of a whole batch in which every operation fails."""
 
@@ -230,6 +231,16 @@ def open_netlink_socket(receive_buffer: int, protocol: int = _NETLINK_ROUTE) -> 
 def join_group(opened: _socket.socket, group: int) -> None:
     """Have the socket receive the notifications of a multicast group (RTNLGRP_…)."""
     opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+
+def receive_all(opened: _socket.socket) -> Iterator[Message]:
+    """Yield the notifications that a socket holds; never wait for one. Raises OSError, ENOBUFS if some were lost."""
+    while True:
+        try:
+            data = opened.recv(_NOTIFICATIONS_SIZE, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        yield from netlink.decode_messages(memoryview(data))
 
 
 def _set_if_known(opened: _socket.socket, option: int) -> None:

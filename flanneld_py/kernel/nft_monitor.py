@@ -7,14 +7,11 @@ import socket
 from typing import TYPE_CHECKING
 
 from flanneld_py.kernel import netlink, nf_tables
-from flanneld_py.kernel.netlink_socket import join_group
+from flanneld_py.kernel.netlink_socket import join_group, receive_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flanneld_py.kernel.netlink import Message
 
-_RECEIVE_SIZE = 1 << 16
 _TABLE = 1
 """The attribute that names the table, in every message about something in one."""
 
@@ -42,7 +39,7 @@ class NftMonitor:
     def read_changed(self) -> frozenset[str]:
         """Return the tables that others may have changed since the last call; all, if notifications were lost."""
         try:
-            return frozenset(table for message in self._receive() if (table := self._changed_table(message)))
+            return frozenset(table for message in receive_all(self._socket) if (table := self._changed_table(message)))
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -54,11 +51,3 @@ class NftMonitor:
         named = netlink.decode_attributes(message.payload, nf_tables.GENERIC.size).get(_TABLE)
         table = "" if named is None else netlink.decode_text(named)
         return table if table in self._tables else ""
-
-    def _receive(self) -> Iterator[Message]:
-        while True:
-            try:
-                data = self._socket.recv(_RECEIVE_SIZE, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            yield from netlink.decode_messages(memoryview(data))

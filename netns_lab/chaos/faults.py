@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from base64 import b64encode
 from dataclasses import dataclass
 from functools import partial
@@ -116,7 +115,7 @@ class Faults:
     def kill_member(self, name: str) -> Callable[[], None]:
         """Kill one member."""
         member = next(member for member in self.topology.etcd if member.name == name)
-        _end(member_program(self.folder, member), signal.SIGKILL)
+        member_program(self.folder, member).end(signal.SIGKILL)
         return lambda: start_member(self.folder, self.topology, member)
 
     def kill_members(self, _: str) -> Callable[[], None]:
@@ -190,7 +189,7 @@ class Faults:
     def end_daemon(self, name: str, sign: signal.Signals) -> Callable[[], None]:
         """End a daemon, and start another later."""
         node = self.topology.find_node(name)
-        _end(daemon_program(self.folder, node), sign)
+        daemon_program(self.folder, node).end(sign)
         return lambda: start_daemon(self.folder, self.topology, node)
 
     def freeze_daemon(self, name: str) -> Callable[[], None]:
@@ -293,15 +292,6 @@ def _disarm(topology: Topology) -> None:
     for alarm in [*alarms, {"memberID": 0}]:
         body = {"action": "DEACTIVATE", "memberID": alarm.get("memberID", 0), "alarm": "NOSPACE"}
         ask(topology, "/v3/maintenance/alarm", body)
-
-
-def _end(program: Program, sign: signal.Signals) -> None:
-    pid = program.pid()
-    if pid is None:
-        return
-    os.kill(pid, sign)
-    while program.pid() is not None:
-        time.sleep(0.01)
 
 
 def _freeze(programs: Iterable[Program]) -> Callable[[], None]:
