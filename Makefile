@@ -117,7 +117,7 @@ deb: venv ## build a Debian package into dist (needs dpkg-deb)
 
 lock: ## pin and hash every dependency anew (needs uv)
 	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links --all-extras --group dev pyproject.toml -o requirements.lock
+	  --no-emit-index-url --no-emit-find-links --no-strip-extras --all-extras --group dev pyproject.toml -o requirements.lock
 
 docs: venv ## write the tables of flags and commands in docs/ anew
 	@$(BIN)/python .ci/write_docs.py
