@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from netns_lab.folder import INSIDE, LabFolder, labs_folder
 from netns_lab.names import addresses, find_place, node_end_points, pod_end_points, substitute
 from netns_lab.pods import add_pod, delete_pod, find_pod, read_pods
 from netns_lab.processes import execute
+from netns_lab.progress import Progress
 from netns_lab.topology import Topology, default_topology, load_topology, parse_topology
 from netns_lab.variation import vary
 
@@ -206,14 +206,3 @@ def _topology_text(file: str | None) -> str:
         return Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: {error}") from error
-
-
-class Progress:
-    """Prints what has been reached, with the seconds since the start."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        """Print one line."""
-        print(f"{time.monotonic() - self.start:5.1f} s  {text}", flush=True)

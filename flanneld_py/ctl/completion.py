@@ -43,9 +43,7 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from flanneld_py.ctl.main import make_parser
-
-    print(encode_completion(options.shell, list_words(make_parser())), end="")
+    print(encode_completion(options.shell, list_words(options.whole)), end="")
     return OK
 
 

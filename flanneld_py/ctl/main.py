@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="flannelctl", description="Looks after the flannel of this node.", epilog=_EXIT_STATUSES
     )
     parser.add_argument("--version", action="version", version=__version__)
+    parser.set_defaults(whole=parser)  # for `completion`, which tells of all of it
     subcommands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in _SUBCOMMANDS:
         module.register(subcommands)

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import unquote
 
 from flanneld_py.store.grpc_status import CallError, Status
-
-if TYPE_CHECKING:
-    from flanneld_py.store.grpc_connection import Connection
 
 WINDOW = 1 << 22
 """Bytes of a call's answers that may come before they are read."""
@@ -30,10 +27,26 @@ def encode_message(message: bytes) -> bytes:
     return _MESSAGE.pack(False, len(message)) + message
 
 
+class Carrier(Protocol):
+    """What carries a call's bytes: the connection that it runs on."""
+
+    def send(self, call: Call) -> None:
+        """Send of a call's outgoing bytes as much as the server is ready to take."""
+        ...
+
+    def grant(self, call: Call, size: int) -> None:
+        """Let the server send so many bytes more on a call."""
+        ...
+
+    def forget(self, call: Call) -> None:
+        """End a call that nobody waits for any more."""
+        ...
+
+
 class Call:
     """One call: messages each way, and an outcome. `send` and `receive` by one task at a time."""
 
-    def __init__(self, connection: Connection, number: int, window: int) -> None:
+    def __init__(self, connection: Carrier, number: int, window: int) -> None:
         """Take over stream `number`, on which so many bytes may be sent."""
         self._connection = connection
         self.number = number

@@ -14,9 +14,9 @@ from netns_lab.bench.runner import Play, run_case
 from netns_lab.bench.subject import Subject, find_subject
 from netns_lab.bench.summary import summary_text
 from netns_lab.bench.table import outcome_text
-from netns_lab.commands import Progress
 from netns_lab.errors import EXIT_OK, UsageError
 from netns_lab.programs import find_etcd
+from netns_lab.progress import Progress
 
 
 def bench(arguments: argparse.Namespace) -> int:
