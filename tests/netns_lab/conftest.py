@@ -3,23 +3,17 @@
 import os
 import subprocess
 import sys
-import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_daemon.py"))]
 COMMAND = str(Path(sys.executable).with_name("netns-lab"))
 SECONDS = 150
-
-
-def wait_for(condition, seconds=SECONDS):
-    """Return once `condition` holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class Lab:
@@ -73,7 +67,7 @@ class Lab:
             )
             return ping.returncode == 0
 
-        wait_for(reached)
+        wait_until(reached, SECONDS)
 
     def processes(self):
         """The pids of all living processes of this lab, with their command lines."""
@@ -100,10 +94,10 @@ def lab(tmp_path):
     assert made.leftovers() == []
 
 
-@pytest.fixture(name="wait_for")
-def wait_for_fixture():
-    """The function that waits for a condition."""
-    return wait_for
+@pytest.fixture
+def wait_for():
+    """The function that waits for a condition, as long as a lab may take."""
+    return partial(wait_until, seconds=SECONDS)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from conftest import wait_for
 from pyroute2 import IPRoute
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
@@ -135,7 +134,7 @@ def test_strangers_and_wrong_requests_are_turned_away(port):
 
 @pytest.mark.parametrize("port", ["default"], indirect=True)
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is missing: apt-get install chromium")
-def test_the_page_in_a_browser(port, tmp_path):
+def test_the_page_in_a_browser(port, tmp_path, wait_for):
     def browse(*flags):
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
         command += ["--timeout=4000", *flags, f"http://127.0.0.1:{port}/"]
