@@ -158,8 +158,9 @@ def run_inside(holder: Holder, work: Callable[[], int]) -> int:
     try:
         return exit_status(child)
     except BaseException:
-        os.kill(child, signal.SIGTERM)
-        with suppress(ChildProcessError):
+        # The signal may come just when the child has ended, or been reaped.
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGTERM)
             os.waitpid(child, 0)
         raise
 
@@ -196,8 +197,9 @@ def enter_and_work(holder: Holder, work: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         status = INTERRUPTED
         if child:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
     except BaseException:  # noqa: BLE001  # a forked process must end here, with whatever went wrong told
         traceback.print_exc()
     finally:

@@ -305,6 +305,14 @@ def test_restart_keeps_subnet_and_mac_and_device(cluster):
     assert (again.key, vtep_mac(node)) == (key, mac)
 
 
+def test_subnet_file_that_somebody_removes_is_written_again(cluster):
+    daemon = cluster.add_node().start().is_ready()
+    before = daemon.subnet_env
+    daemon.subnet_file.unlink()
+    daemon.says("subnet file written again")
+    assert daemon.subnet_env == before
+
+
 def test_a_peer_that_comes_and_goes(cluster):
     node = cluster.add_node()
     node.start().is_ready()

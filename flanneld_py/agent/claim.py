@@ -45,7 +45,7 @@ def claim_device(device: str) -> socket.socket:
 def claim_subnet_file(path: Path) -> IO[str]:
     """Claim a subnet file for as long as the returned file is open; raise ClaimedError if another holds it.
 
-    Raises OSError where the folder cannot be written.
+    Raises OSError, naming the file, where the folder cannot be written.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
@@ -57,9 +57,12 @@ def claim_subnet_file(path: Path) -> IO[str]:
         holder = claim.read(20).strip()
         claim.close()
         raise ClaimedError(str(path), int(holder) if holder.isdecimal() else 0) from error
-    claim.truncate()
-    claim.write(f"{os.getpid()}\n")
-    claim.flush()
+    try:
+        claim.truncate()
+        claim.write(f"{os.getpid()}\n")
+        claim.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(lock)) from error
     return claim
 
 

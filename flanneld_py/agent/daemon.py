@@ -30,7 +30,7 @@ from flanneld_py.agent.rule_keeper import RuleKeeper
 from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of, members_of
 from flanneld_py.agent.startup import Node, heed_store, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
 from flanneld_py.agent.status import NodeStatus
-from flanneld_py.agent.subnet_file import read_former_subnets
+from flanneld_py.agent.subnet_file import SubnetFile, read_former_subnets
 from flanneld_py.agent.watchdog import tell_watchdog
 from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
@@ -147,7 +147,7 @@ async def _run(options: Options) -> None:
             group.create_task(guard.run(node.held.lease, reconciler), name="guard")
             group.create_task(rules.run(), name="rules")
             conditions = (reconciler.synced, rules.settled)
-            told = Announcement(options.subnet_file, options.rules.masquerade, conditions)
+            told = Announcement(SubnetFile(options.subnet_file), options.rules.masquerade, conditions)
             running = RunningNode(node, store, ground, reconciler, keeper, on_demand, status, told, group)
             follower = NodeFollower(sock, store, options.uplink, node, running.go_on)
             status.begin(node, reconciler, keeper, rules=rules, guard=guard, follower=follower)

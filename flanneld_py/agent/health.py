@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING, NamedTuple
+
+from flanneld_py.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +38,7 @@ async def serve_health(
 
     The paths of `pages` are answered by their texts.
 
-    Raises OSError where the address cannot be had.
+    Raises OSError where the address cannot be had, ConfigError where it is none.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +52,10 @@ async def serve_health(
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, ip, port, limit=_REQUEST_LIMIT)
+    try:
+        return await asyncio.start_server(answer, ip, port, limit=_REQUEST_LIMIT)
+    except socket.gaierror as error:
+        raise ConfigError("healthz-ip", f"{ip!r} is no address, and no name that resolves") from error
 
 
 def encode_answer(request: bytes, reports: dict[str, Callable[[], Report]], pages: dict[str, Page]) -> bytes:

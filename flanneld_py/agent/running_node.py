@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import sdnotify
 
-from flanneld_py.agent.subnet_file import write_subnet_file
 from flanneld_py.core.peer import Members
 from flanneld_py.core.subnet_env import SubnetEnv
 from flanneld_py.kernel.miss import asking
@@ -17,7 +16,6 @@ from flanneld_py.kernel.miss import asking
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Coroutine
-    from pathlib import Path
 
     from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.agent.lease_keeper import LeaseKeeper
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.reconciler import Reconciler
     from flanneld_py.agent.startup import Node
     from flanneld_py.agent.status import NodeStatus
+    from flanneld_py.agent.subnet_file import SubnetFile
     from flanneld_py.kernel.device import Device
     from flanneld_py.store.subnet_manager import SubnetManager
 
@@ -53,10 +52,9 @@ def devices_of(node: Node, *, on_demand: bool) -> dict[int, Device]:
 class Announcement:
     """The subnet file: written once all conditions are met, then anew where it is to say something else."""
 
-    path: Path
+    file: SubnetFile
     ip_masq: bool
     conditions: tuple[asyncio.Event, ...]
-    told: SubnetEnv | None = None
 
     async def wait(self) -> None:
         """Return once pods may be told."""
@@ -64,16 +62,15 @@ class Announcement:
             await condition.wait()
 
     def tell(self, node: Node) -> None:
-        """Write what pods have to know, if they have not been told. Raises OSError."""
-        env = SubnetEnv(
-            tuple(part.network for part in node.config.ranges),
-            tuple(subnet for subnet in node.held.lease[:2] if subnet is not None),
-            node.backend.mtu,
-            self.ip_masq,
+        """Write what pods have to know."""
+        self.file.tell(
+            SubnetEnv(
+                tuple(part.network for part in node.config.ranges),
+                tuple(subnet for subnet in node.held.lease[:2] if subnet is not None),
+                node.backend.mtu,
+                self.ip_masq,
+            )
         )
-        if env != self.told:
-            write_subnet_file(self.path, env)
-            self.told = env
 
 
 @dataclass(slots=True)
@@ -104,7 +101,7 @@ class RunningNode:
         self.group.create_task(self._announce(), name="announce")
 
     def go_on(self, node: Node) -> None:
-        """Have all parts go on as this node, which has the same subnets. Raises OSError for the subnet file."""
+        """Have all parts go on as this node, which has the same subnets."""
         former, self.node = self.node, node
         uplink = node.uplink.interface.ifindex
         self.ground.rebase(node.backend, devices_of(node, on_demand=self.on_demand is not None), uplink)
@@ -115,7 +112,7 @@ class RunningNode:
         self._restart("backend", node.backend.run(node.held.lease, self.reconciler))
         self.keeper.publish(node.request.attrs)
         self.status.go_on(node)
-        if self.announcement.told is not None:
+        if self.announcement.file.is_told:
             self.announcement.tell(node)
 
     def _restart(self, name: str, work: Coroutine[None, None, None]) -> None:
@@ -134,5 +131,7 @@ class RunningNode:
         """Tell pods and systemd, once packets can be carried."""
         await self.announcement.wait()
         self.announcement.tell(self.node)
+        await self.announcement.file.wait()
         sdnotify.SystemdNotifier().notify("READY=1")
-        log.info("ready: subnet_file=%s peers=%d", self.announcement.path, len(self.reconciler.leases.peers))
+        log.info("ready: subnet_file=%s peers=%d", self.announcement.file.path, len(self.reconciler.leases.peers))
+        await self.announcement.file.keep()

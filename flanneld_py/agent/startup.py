@@ -82,7 +82,7 @@ async def heed_store(options: Options, store: SubnetManager, rng: random.Random)
 
 
 async def wait_for_uplink(options: Options, config: NetworkConfig, sock: NetlinkSocket, rng: random.Random) -> Uplink:
-    """Return the uplink, once the host has one that fits. Raises ConfigError for a wrong --iface-regex."""
+    """Return the uplink, once the host has one that fits."""
 
     async def pick() -> Uplink:
         return pick_uplink(

@@ -1,7 +1,8 @@
-"""The subnet file on disk: read at start, written when the node is ready for pods, always whole."""
+"""The subnet file on disk: read at start, written when the node is ready for pods, and kept so; always whole."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from flanneld_py.core.prefix import Prefix
 
 log = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 5.0
+"""Between two looks at the file: pods that start meanwhile without it are tried again by whoever starts them."""
 
 
 def read_former_subnets(path: Path) -> tuple[Prefix, ...]:
@@ -39,3 +43,61 @@ def write_subnet_file(path: Path, env: SubnetEnv) -> None:
         file.flush()
         os.fsync(descriptor)
     Path(fresh).replace(path)
+
+
+class SubnetFile:
+    """The file as it should be: written when that is told, and again where somebody removed or changed it."""
+
+    def __init__(self, path: Path, *, check_seconds: float = _CHECK_SECONDS) -> None:
+        """Begin with nothing to write."""
+        self.path = path
+        self._check_seconds = check_seconds
+        self._env: SubnetEnv | None = None
+        self._trouble = ""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there is something to write."""
+        return self._env is not None
+
+    def tell(self, env: SubnetEnv) -> None:
+        """Have the file say this from now on; what keeps it from that is in the log."""
+        self._env = env
+        if not self._stands():
+            self._write()
+
+    async def wait(self) -> None:
+        """Return once the file is as it was told."""
+        while not self._stands():
+            await self._look()
+
+    async def keep(self) -> None:
+        """Look after the file until cancelled."""
+        while True:
+            await self._look()
+
+    async def _look(self) -> None:
+        await asyncio.sleep(self._check_seconds)
+        if not self._stands() and self._write():
+            log.warning("subnet file written again, it was not there as it should be: path=%s", self.path)
+
+    def _stands(self) -> bool:
+        if self._env is None:
+            return True
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace") == encode_subnet_env(self._env)
+        except OSError:
+            return False
+
+    def _write(self) -> bool:
+        if self._env is None:
+            return False
+        try:
+            write_subnet_file(self.path, self._env)
+        except OSError as error:
+            if str(error) != self._trouble:
+                log.error("subnet file cannot be written, tried again: path=%s reason=%s", self.path, error)  # noqa: TRY400
+            self._trouble = str(error)
+            return False
+        self._trouble = ""
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,19 @@ def _parse_address(version: int) -> Callable[[str], Address | None]:
     return parse
 
 
+def _parse_pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression ({error})") from error
+
+
+def _parse_file(text: str) -> str:
+    if not Path(text).name:
+        raise ValueError(f"{text!r} names no file; expected one like /run/flannel/subnet.env")
+    return text
+
+
 def _parse_guard(text: str) -> str:
     if text not in {"drop", "log", "off"}:
         raise ValueError(f"{text!r} is unknown; expected drop, log or off")
@@ -78,11 +92,17 @@ FLAGS: tuple[Flag, ...] = (
     _text("etcd-password", "", "etcd password; better --etcd-password-file or the variable, which ps does not show"),
     _text("etcd-password-file", "", "file that holds the etcd password"),
     _texts("iface", "interface name or address to use between hosts"),
-    _texts("iface-regex", "regular expression for the interface to use between hosts"),
+    Flag(
+        "iface-regex",
+        (),
+        _parse_pattern,
+        "regular expression for the interface to use between hosts; may be given more than once",
+        repeatable=True,
+    ),
     Flag("iface-can-reach", None, _parse_address(0), "use the interface by which this address is reached"),
     Flag("public-ip", None, _parse_address(4), "address that other nodes send to"),
     Flag("public-ipv6", None, _parse_address(6), "IPv6 address that other nodes send to"),
-    _text("subnet-file", "/run/flannel/subnet.env", "file that tells pods' plugins the subnet"),
+    Flag("subnet-file", "/run/flannel/subnet.env", _parse_file, "file that tells pods' plugins the subnet"),
     _number("subnet-lease-renew-margin", 60, 1, 1439, "minutes before its end at which the lease is renewed"),
     _switch("ip-masq", False, "masquerade traffic that leaves the network"),
     _switch("ip-masq-fully-random-disable", False, "do not randomise the masquerade's ports"),

@@ -72,9 +72,15 @@ def _run(options: Options) -> int:
         asyncio.run(run_daemon(options))
     except* (ClaimedError, ConfigError, OSError) as group:
         for error in _leaves(group):
-            log.error("cannot go on: %s", error)  # noqa: TRY400 - the message is for the operator
+            log.error("cannot go on: %s", _describe(error))  # noqa: TRY400 - the message is for the operator
         failed = True
     return int(failed)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename and not error.filename2:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.entries import UNICAST
-from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.lease import LeaseAttrs
 from flanneld_py.core.prefix import IPV4, IPV6, Prefix, make_address, make_prefix
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable, Sequence
 
     from flanneld_py.core.entries import Route
@@ -56,7 +55,7 @@ class UplinkWish:
     """What the operator asked for: interfaces by name or address, patterns, a target, public addresses."""
 
     ifaces: tuple[str, ...] = ()
-    iface_patterns: tuple[str, ...] = ()
+    iface_patterns: tuple[re.Pattern[str], ...] = ()
     can_reach: Address | None = None
     public_ip: Address | None = None
     public_ipv6: Address | None = None
@@ -95,7 +94,7 @@ def pick_uplink(
 ) -> Uplink:
     """Choose the uplink: the operator's names first, then patterns, then the target's, then the default route's.
 
-    Raises NoUplinkError saying what was looked for, ConfigError for a pattern that is none.
+    Raises NoUplinkError saying what was looked for.
     """
     interface, reason, named = _pick_interface(wish, interfaces, routes, IPV4 if ipv4 else IPV6)
     source = interface.address(IPV4, named) if ipv4 else None
@@ -135,17 +134,18 @@ def _pick_interface(wish: UplinkWish, interfaces: Sequence[Interface], routes: S
         found = _first(interfaces, lambda entry, name=name: _is_called(entry, name))  # type: ignore[misc]
         if found:
             return _Choice(found, f"--iface={name}", lambda own, name=name: own == name)  # type: ignore[misc]
-    for text in wish.iface_patterns:
-        pattern = _compile(text)
+    for pattern in wish.iface_patterns:
         found = _first(interfaces, lambda entry, pattern=pattern: _matches(entry, pattern, family))  # type: ignore[misc]
         if found:
-            return _Choice(found, f"--iface-regex={text}", lambda own, pattern=pattern: bool(pattern.search(own)))  # type: ignore[misc]
+            told = f"--iface-regex={pattern.pattern}"
+            return _Choice(found, told, lambda own, pattern=pattern: bool(pattern.search(own)))  # type: ignore[misc]
     if wish.can_reach is not None:
         found = _towards(interfaces, routes, wish.can_reach)
         if found:
             return _Choice(found, f"--iface-can-reach={wish.can_reach}")
     if wish.ifaces or wish.iface_patterns or wish.can_reach:
-        asked = [*wish.ifaces, *wish.iface_patterns, *([str(wish.can_reach)] if wish.can_reach else [])]
+        patterns = [pattern.pattern for pattern in wish.iface_patterns]
+        asked = [*wish.ifaces, *patterns, *([str(wish.can_reach)] if wish.can_reach else [])]
         there = ", ".join(entry.name for entry in interfaces) or "none"
         raise NoUplinkError(f"no interface matches {', '.join(asked)}; there are: {there}")
     return _default_interface(wish, interfaces, routes, family)
@@ -171,13 +171,6 @@ def _first(interfaces: Iterable[Interface], test: Callable[[Interface], bool]) -
 
 def _is_called(interface: Interface, name: str) -> bool:
     return interface.name == name or any(str(entry.address) == name for entry in interface.addresses)
-
-
-def _compile(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise ConfigError("iface-regex", f"{text!r} is no regular expression ({error})") from error
 
 
 def _matches(interface: Interface, pattern: re.Pattern[str], family: int) -> bool:

@@ -146,7 +146,7 @@ class EtcdClient:
                 return await ask(method, request)
             except EndpointError as error:
                 failures.setdefault(str(error), error)
-        raise StoreError("; ".join(failures)) from next(iter(failures.values()))
+        raise StoreError("; ".join(sorted(failures))) from next(iter(failures.values()))
 
     async def _send(self, method: Method[Request, Response], request: Request) -> Response:
         connection = await self._connect()

@@ -99,3 +99,18 @@ def test_claim_on_a_subnet_file_follows_no_link(tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         claim_subnet_file(tmp_path / "subnet.env")
     assert not (tmp_path / "precious").exists()
+
+
+def test_full_disk_names_the_file(tmp_path):
+    # As a file that may not grow, which a write meets as late as a full disk.
+    code = (
+        "import resource, signal, sys; from pathlib import Path; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "from flanneld_py.agent.claim import claim_subnet_file\n"
+        "try: claim_subnet_file(Path(sys.argv[1]))\n"
+        "except OSError as error: print(error.filename)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "subnet.env"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"{tmp_path}/.subnet.env.lock\n", done.stderr

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from flanneld_py.agent.health import Page, encode_answer, serve_health
+from flanneld_py.core.errors import ConfigError
 
 REPORTS = {
     "/healthz": lambda: ("flanneld is running", []),
@@ -95,6 +96,11 @@ async def test_endless_head_is_cut_off(port):
 async def test_many_at_once(port):
     answers = await asyncio.gather(*(asyncio.to_thread(ask, port, "GET", "/healthz") for _ in range(20)))
     assert {status for status, _, _ in answers} == {200}
+
+
+async def test_name_that_nobody_has_is_the_operators_error():
+    with pytest.raises(ConfigError, match=r"healthz-ip: 'nobody\.invalid' is no address, and no name that resolves"):
+        await serve_health("nobody.invalid", 0, {}, {})
 
 
 async def test_address_that_cannot_be_had_is_an_error(port):

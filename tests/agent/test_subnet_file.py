@@ -1,11 +1,13 @@
+import asyncio
 import os
 import stat
 
 import pytest
 
-from flanneld_py.agent.subnet_file import read_former_subnets, write_subnet_file
+from flanneld_py.agent.subnet_file import SubnetFile, read_former_subnets, write_subnet_file
 from flanneld_py.core.prefix import parse_prefix
 from flanneld_py.core.subnet_env import SubnetEnv
+from tests.waiting import until
 
 ENV = SubnetEnv((parse_prefix("10.5.0.0/16"),), (parse_prefix("10.5.1.0/24"),), 1450, True)
 TEXT = "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
@@ -94,3 +96,61 @@ def test_folder_in_its_place_is_told_and_ignored(path, caplog):
     path.mkdir(parents=True)
     assert read_former_subnets(path) == ()
     assert "former subnet file ignored" in caplog.text
+
+
+@pytest.fixture
+async def kept(path):
+    """The file, told and looked after all the time."""
+    file = SubnetFile(path, check_seconds=0.001)
+    file.tell(ENV)
+    keeping = asyncio.create_task(file.keep())
+    yield file
+    keeping.cancel()
+
+
+def holds(path, text=TEXT):
+    try:
+        return path.read_text() == text
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("harm", ["removed", "changed", "a dangling link", "its folder removed"])
+async def test_file_is_written_again(kept, path, tmp_path, caplog, harm):
+    path.unlink()
+    if harm == "changed":
+        path.write_text("FLANNEL_MTU=9000\n")
+    elif harm == "a dangling link":
+        path.symlink_to(tmp_path / "nowhere")
+    elif harm == "its folder removed":
+        path.parent.rmdir()
+    await until(lambda: holds(path))
+    assert "subnet file written again" in caplog.text
+
+
+async def test_what_is_told_anew_is_what_is_kept(kept, path):
+    kept.tell(ENV._replace(mtu=1400))
+    path.unlink()
+    await until(lambda: holds(path, TEXT.replace("1450", "1400")))
+
+
+async def test_file_that_cannot_be_written_is_told_once_and_waited_for(path, caplog):
+    path.mkdir(parents=True)
+    file = SubnetFile(path, check_seconds=0.001)
+    file.tell(ENV)
+    waiting = asyncio.create_task(file.wait())
+    await until(lambda: "subnet file cannot be written" in caplog.text)
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+    assert not waiting.done()
+    path.rmdir()
+    await waiting
+    assert holds(path)
+    assert caplog.text.count("subnet file cannot be written") == 1
+
+
+async def test_nothing_is_written_before_it_is_told(path):
+    file = SubnetFile(path, check_seconds=0.001)
+    await file.wait()
+    assert not file.is_told
+    assert not path.exists()

@@ -1,3 +1,4 @@
+import re
 from ipaddress import ip_address
 
 import pytest
@@ -114,7 +115,7 @@ def test_flags_reach_the_options():
     assert (etcd.prefix, etcd.cafile, etcd.certfile, etcd.keyfile) == ("/other", "ca.pem", "cert.pem", "key.pem")
     assert made.uplink == UplinkWish(
         ("eth1", "172.30.0.11"),
-        ("^eth",),
+        (re.compile("^eth"),),
         ip_address("fd30::1"),
         ip_address("198.51.100.7"),
         ip_address("2001:db8::7"),
@@ -144,6 +145,9 @@ def test_flags_reach_the_options():
         (("--resync-interval=0",), "--resync-interval: it must be over 0 s"),
         (("--iptables-resync=0",), "--iptables-resync: it must be over 0 s"),
         (("--etcd-password-file=/nonexistent",), "--etcd-password-file: "),
+        (("--iface-regex=(",), "--iface-regex: '(' is no regular expression"),
+        (("--subnet-file=",), "--subnet-file: '' names no file"),
+        (("--subnet-file=/",), "--subnet-file: '/' names no file"),
         (("--kube-subnet-mgr",), "NODE_NAME: it is not set"),
     ],
 )

@@ -60,4 +60,5 @@ def test_what_cannot_go_on_exits_1_with_one_line_of_error(tmp_path):
     done = run(f"--subnet-file={tmp_path / 'file' / 'subnet.env'}", "--etcd-endpoints=http://127.0.0.1:9")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert [line for line in done.stderr.splitlines() if "ERROR" in line and "cannot go on" in line]
+    told = [line.partition(" ERROR ")[2] for line in done.stderr.splitlines() if "ERROR" in line]
+    assert told == [f"cannot go on: {tmp_path / 'file'}: File exists"]

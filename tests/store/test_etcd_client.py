@@ -111,6 +111,18 @@ async def test_when_all_refuse_each_is_named(ask):
     assert "etcd at http://localhost:2: connection refused: is etcd running there?" in text
 
 
+@pytest.mark.usefixtures("loopback")
+async def test_reasons_stay_in_one_order_so_that_the_log_tells_them_once():
+    client = EtcdClient(EtcdOptions(parse_endpoints("http://127.0.0.1:1,http://127.0.0.1:2")), random.Random(0))  # noqa: S311
+    said = set()
+    for _ in range(4):  # each begins at the endpoint after the last one
+        with pytest.raises(StoreError) as caught:
+            await client.call(RANGE, pb.RangeRequest(key=b"k"))
+        said.add(str(caught.value))
+    await client.close()
+    assert len(said) == 1
+
+
 async def test_a_client_goes_on_after_a_restart(make_etcd, make_harness):
     server = make_etcd()
     store = make_harness(server.options())
