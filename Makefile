@@ -18,14 +18,14 @@ WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
 PEERS := .cache/peers
 BENCH_ARGS ?= all --quick
 
-# A real kube-apiserver, to test against: built once for all checkouts.
-KUBE_SOURCE := tools/kube-apiserver
+# Kubernetes' own programs, to test against: built once for all checkouts.
+KUBE_SOURCE := tools/kubernetes
 KUBE_VERSION := $(shell sed -n 's#^.*k8s.io/kubernetes ##p' $(KUBE_SOURCE)/go.mod)
 KUBE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flanneld-py
-KUBE_APISERVER ?= $(KUBE_CACHE)/kube-apiserver-$(KUBE_VERSION)
-export KUBE_APISERVER
+KUBE_PROGRAMS ?= $(KUBE_CACHE)/kubernetes-$(KUBE_VERSION)
+export KUBE_PROGRAMS
 
-.PHONY: help venv check format test test-full test-kubernetes kube-apiserver demo \
+.PHONY: help venv check format test test-full test-kubernetes kubernetes demo \
   peers pictures bench bench-codec bench-guard deb lock docs proto clean
 
 help: ## list the targets
@@ -65,17 +65,20 @@ test-full: venv ## what takes longer than make test allows
 	@$(MAKE) --no-print-directory deb || echo "no Debian package is tested: see above"
 	@$(SANDBOX) $(BIN)/python -m pytest -m full
 
-test-kubernetes: venv kube-apiserver ## the tests on a real kube-apiserver
+test-kubernetes: venv kubernetes ## the tests on a real Kubernetes
 	@$(SANDBOX) $(BIN)/python -m pytest -m kubernetes
 
-kube-apiserver: $(KUBE_APISERVER) ## build a real kube-apiserver to test against (needs go; 4 minutes, once)
+kubernetes: $(KUBE_PROGRAMS)/kubernetes ## build Kubernetes' own programs to test against (needs go; 8 minutes, once)
 
-$(KUBE_APISERVER):
-	@command -v go >/dev/null || { echo "Go is missing, which builds kube-apiserver: install Go 1.24 or newer" >&2; exit 1; }
+# One executable is all of them, by the name that it is called by: most of each is the same.
+$(KUBE_PROGRAMS)/kubernetes:
+	@command -v go >/dev/null || { echo "Go is missing, which builds Kubernetes: install Go 1.24 or newer" >&2; exit 1; }
 	@mkdir -p $(@D)
-	@echo "building kube-apiserver $(KUBE_VERSION) (4 minutes when nothing is cached) ..."
+	@echo "building Kubernetes $(KUBE_VERSION) (8 minutes when nothing is cached) ..."
 	@cd $(KUBE_SOURCE) && go build -trimpath -o $@.new \
 	  -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)' .
+	@cd $(@D) && for name in kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do \
+	  ln -sf kubernetes $$name; done
 	@mv $@.new $@
 
 demo: venv ## three nodes, pods on each, every pod pings every other

@@ -87,6 +87,7 @@ class ApiServer:
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             "--authorization-mode=Node,RBAC",
             "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
             "--allow-privileged=true",
             "--profiling=false",
         ]
@@ -98,9 +99,10 @@ def cache_folder() -> Path:
     return Path(base) / "flanneld-py"
 
 
-def find_kube_apiserver() -> Path:
-    """Return the executable that `make kube-apiserver` has built. Raises LabError."""
-    path = Path(os.environ.get("KUBE_APISERVER") or cache_folder() / f"kube-apiserver-{VERSION}")
+def find_kubernetes(name: str) -> Path:
+    """Return one of the executables that `make kubernetes` has built. Raises LabError."""
+    folder = Path(os.environ.get("KUBE_PROGRAMS") or cache_folder() / f"kubernetes-{VERSION}")
+    path = folder / name
     if not os.access(path, os.X_OK):
-        raise LabError(f"there is no kube-apiserver at {path}: make kube-apiserver builds one (it needs go)")
+        raise LabError(f"there is no {name} in {folder}: make kubernetes builds it (it needs go)")
     return path

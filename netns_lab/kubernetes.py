@@ -13,7 +13,7 @@ from typing import Any
 from netns_lab.errors import LabError
 from netns_lab.etcd import endpoints
 from netns_lab.folder import LabFolder
-from netns_lab.kube_apiserver import ADMIN, ApiServer, find_kube_apiserver
+from netns_lab.kube_apiserver import ADMIN, ApiServer, find_kubernetes
 from netns_lab.kube_nodes import delete_request, fake_count_request, fake_node, node_object, put_request
 from netns_lab.namespaces import in_network
 from netns_lab.places import plain_place
@@ -43,7 +43,7 @@ def start_kubernetes(folder: LabFolder, topology: Topology) -> None:
     """Start the API server and make the nodes' Nodes. Raises LabError."""
     server, program = api_server(folder, topology), api_program(folder)
     server.write_secrets()
-    program.start(server.command(find_kube_apiserver(), endpoints(topology)), plain_place(ETCD))
+    program.start(server.command(find_kubernetes("kube-apiserver"), endpoints(topology)), plain_place(ETCD))
 
     def ready() -> bool:
         program.require()

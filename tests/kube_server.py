@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from netns_lab.errors import LabError
-from netns_lab.kube_apiserver import ADMIN, FLANNEL, ApiServer, find_kube_apiserver
+from netns_lab.kube_apiserver import ADMIN, FLANNEL, ApiServer, find_kubernetes
 from netns_lab.kube_nodes import PREFIX, delete_request, fake_node, node_object, put_request
 from tests.store.etcd_server import EtcdServer, free_ports
 
 START_SECONDS = 60.0
+SERVICE_ADDRESS = "10.96.0.1"  # what the API server calls itself by in its cluster
 MANIFESTS = Path(__file__).parent.parent / "deploy" / "kubernetes"
 
 
@@ -27,12 +28,12 @@ class KubeServer:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         try:
-            self._program = find_kube_apiserver()
+            self._program = find_kubernetes("kube-apiserver")
         except LabError as error:
             pytest.skip(str(error))
         self.etcd = etcd or EtcdServer(folder)
         self.api = ApiServer(folder / "kube", host, free_ports(1)[0])
-        self.api.write_secrets(["localhost"])
+        self.api.write_secrets(["localhost", SERVICE_ADDRESS])
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(self.api.kubeconfig(FLANNEL))
         self._process = None

@@ -36,7 +36,7 @@ disable_tcp_service = true
 netns_mounts_under_state_dir = true
 sandbox_image = "{image}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
+snapshotter = "{snapshotter}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
@@ -81,6 +81,16 @@ def write_image(path):
         add_file(archive, "manifest.json", json.dumps(manifest).encode())
 
 
+def write_config(folder, socket, bin_dir, conf_dir, snapshotter="native"):
+    """Write containerd's configuration for a node; what it keeps lies in `folder`. Returns its path."""
+    config, runc = folder / "containerd.toml", folder / "runc"
+    runc.write_text(_RUNC)
+    runc.chmod(0o755)
+    names = {"folder": folder, "socket": socket, "image": IMAGE, "runc": runc, "bin": bin_dir, "conf": conf_dir}
+    config.write_text(_CONFIG.format(**names, snapshotter=snapshotter))
+    return config
+
+
 class Containerd:
     """A containerd in a node's namespace, with the node's plugins, and the pods that it runs."""
 
@@ -89,11 +99,7 @@ class Containerd:
         folder = node.folder
         self._log = folder / "containerd.log"
         self._socket = folder / "c.sock"
-        config, runc = folder / "containerd.toml", folder / "runc"
-        runc.write_text(_RUNC)
-        runc.chmod(0o755)
-        names = {"folder": folder, "socket": self._socket, "image": IMAGE, "runc": runc, "bin": node.bin, "conf": conf}
-        config.write_text(_CONFIG.format(**names))
+        config = write_config(folder, self._socket, node.bin, conf)
         # It has a /run of its own, where it keeps sockets, and portmap a lock, wherever it is told to keep the rest.
         command = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none /run && exec containerd --config "{config}"']
         with self._log.open("wb") as log:

@@ -10,6 +10,8 @@ import yaml
 from flanneld_py.cli.flags import parse_flags
 from flanneld_py.cli.flanneld_flags import FLAGS, make_options
 from flanneld_py.core.network_config import parse_network_config
+from netns_lab.errors import LabError
+from netns_lab.kube_apiserver import find_kubernetes
 from tests.kube_server import MANIFESTS, KubeServer, collection_of
 
 OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
@@ -23,9 +25,13 @@ def read_base():
 
 
 def build(overlay):
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl, which builds kustomize overlays: apt-get install kubernetes-client")
-    command = ["kubectl", "kustomize", str(MANIFESTS / "overlays" / overlay)]
+    try:
+        kubectl = find_kubernetes("kubectl")
+    except LabError as error:
+        kubectl = shutil.which("kubectl")
+        if kubectl is None:
+            pytest.skip(f"no kubectl, which builds kustomize overlays: {error}")
+    command = [kubectl, "kustomize", MANIFESTS / "overlays" / overlay]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

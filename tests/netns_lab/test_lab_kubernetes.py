@@ -5,7 +5,7 @@ import json
 import pytest
 
 from netns_lab.errors import LabError
-from netns_lab.kube_apiserver import find_kube_apiserver
+from netns_lab.kube_apiserver import find_kubernetes
 from netns_lab.kubernetes import pod_cidrs
 from netns_lab.topology import default_topology, load_topology, parse_topology
 
@@ -23,7 +23,7 @@ def test_each_node_has_a_subnet_of_each_family():
 @pytest.fixture
 def kube_lab(lab):
     try:
-        find_kube_apiserver()
+        find_kubernetes("kube-apiserver")
     except LabError as error:
         pytest.skip(str(error))
     return lab

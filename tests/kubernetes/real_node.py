@@ -1,0 +1,207 @@
+"""A node as a real one is: kubelet and containerd, a file system that it writes to by itself, and our daemon.
+
+Everything is in the test's own namespaces. What is written below /etc, /opt and /var goes to a folder of the node, and
+/run is empty at first, so that all files are where a real node has them. The settings of the machine that kubelet
+insists on are files here, of which it only sees that they are as it wants them.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from netns_lab.kube_apiserver import ADMIN, FLANNEL, find_kubernetes
+from tests.cni_plugin.containerd import write_config, write_image
+from tests.conftest import Namespace
+from tests.test_daemon import FLANNELD, Node
+from tests.waiting import wait_until
+
+SOCKET = "/run/containerd/containerd.sock"
+START_SECONDS = 60
+_OWN_FOLDERS = ("etc", "opt", "var")
+_NOT_OF_THE_MACHINE = (
+    "/etc/cni",
+    "/opt/cni",
+    "/var/lib/cni",
+    "/var/lib/kubelet",
+    "/var/log/pods",
+    "/var/log/containers",
+)
+_PLUGINS = (Path(__file__).parents[2] / ".cache" / "peers" / "cni", Path("/usr/lib/cni"))
+_SETTINGS = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1_000_000,
+    "kernel/keys/root_maxbytes": 25_000_000,
+}
+_KUBELET = f"""\
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication: {{anonymous: {{enabled: true}}, webhook: {{enabled: false}}}}
+authorization: {{mode: AlwaysAllow}}
+cgroupDriver: cgroupfs
+cgroupsPerQOS: false
+enforceNodeAllocatable: []
+failCgroupV1: false
+failSwapOn: false
+protectKernelDefaults: true
+oomScoreAdj: 0
+localStorageCapacityIsolation: false
+containerRuntimeEndpoint: unix://{SOCKET}
+resolvConf: ""
+featureGates: {{KubeletInUserNamespace: true}}
+nodeStatusUpdateFrequency: 2s
+syncFrequency: 5s
+evictionHard: {{nodefs.available: "0%", imagefs.available: "0%"}}
+"""
+
+
+class RealNode(Node):
+    """A node of a KubernetesCluster."""
+
+    def __init__(self, cluster, number, namespace):
+        super().__init__(cluster, number, namespace)
+        self.name = f"node{number}"
+        self.folder.mkdir()
+        self._programs = {}
+        self._holder = self._hold_mounts()
+
+    def _hold_mounts(self):
+        script = ["set -e", "mount -t tmpfs run /run", f"hostname {self.name}"]
+        for name in _OWN_FOLDERS:
+            disk, work = (self.folder / part / name for part in ("disk", "work"))
+            disk.mkdir(parents=True)
+            work.mkdir(parents=True)
+            layers = f"lowerdir=/{name},upperdir={disk},workdir={work},userxattr"
+            script.append(f"mount -t overlay overlay -o '{layers}' /{name}")
+        script.append(f"rm -rf {' '.join(_NOT_OF_THE_MACHINE)}")
+        # runc would leave groups behind, which are the machine's.
+        script.append("awk '$2 ~ \"^/sys/fs/cgroup\" {print $2}' /proc/mounts | xargs -n1 mount -o remount,bind,ro")
+        for setting, number in _SETTINGS.items():
+            file = self.folder / setting.replace("/", ".")
+            file.write_text(f"{number}\n")
+            script.append(f"mount --bind '{file}' /proc/sys/{setting}")
+        script += ["echo mounted", "exec cat"]
+        command = ["unshare", "--mount", "--uts", "sh", "-c", "\n".join(script)]
+        pipe = subprocess.PIPE
+        process = self.namespace.run(lambda: subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe))
+        told = process.stdout.readline()
+        assert told == b"mounted\n", process.communicate()[1].decode()
+        return process
+
+    def words(self, *command):
+        """The command line that runs a command where the node's files are."""
+        own = f"/proc/{self._holder.pid}/ns"
+        return ["nsenter", f"--mount={own}/mnt", f"--uts={own}/uts", "--", *map(str, command)]
+
+    def run(self, *command, check=True):
+        """Run a command on the node; returns what it did."""
+        words = self.words(*command)
+        done = self.namespace.run(lambda: subprocess.run(words, capture_output=True, text=True, check=False))
+        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done
+
+    def file(self, path):
+        """A file of the node, as the test sees it."""
+        return Path(f"/proc/{self._holder.pid}/root{path}")
+
+    def log(self, name):
+        return self.folder / f"{name}.log"
+
+    def launch(self, name, *command, **environ):
+        """Have a program of that name run on the node."""
+        with self.log(name).open("ab") as log:
+            self._programs[name] = self.namespace.run(
+                lambda: subprocess.Popen(
+                    self.words(*command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={key: text for key, text in os.environ.items() if not key.startswith("FLANNELD_")} | environ,
+                )
+            )
+
+    def end(self, name):
+        program = self._programs.pop(name)
+        program.terminate()
+        program.wait(20)
+
+    def start_containerd(self):
+        config = write_config(self.folder, SOCKET, "/opt/cni/bin", "/etc/cni/net.d", "overlayfs")
+        self.launch("containerd", "containerd", "--config", config)
+        wait_until(lambda: self.ctr("version", check=False).returncode == 0)
+        image = self.folder / "image.tar"
+        write_image(image)
+        self.import_image(image)
+
+    def ctr(self, *words, check=True):
+        return self.run("ctr", "--address", SOCKET, "--namespace", "k8s.io", *words, check=check)
+
+    def import_image(self, path):
+        self.ctr("images", "import", "--snapshotter", "overlayfs", path)
+
+    def start_kubelet(self):
+        kubeconfig, config = self.folder / "kubeconfig", self.folder / "kubelet.yaml"
+        kubeconfig.write_text(self.cluster.kube.api.kubeconfig(ADMIN))
+        config.write_text(_KUBELET)
+        self.launch(
+            "kubelet",
+            find_kubernetes("kubelet"),
+            f"--kubeconfig={kubeconfig}",
+            f"--config={config}",
+            f"--hostname-override={self.name}",
+            f"--node-ip={self.address}",
+        )
+        wait_until(lambda: self.name in self.cluster.ask(self.cluster.kube.nodes), START_SECONDS)
+
+    def start_flanneld(self, *words):
+        net_config, kubeconfig = self.folder / "net-conf.json", self.folder / "flannel.kubeconfig"
+        net_config.write_text(self.cluster.net_config)
+        kubeconfig.write_text(self.cluster.kube.api.kubeconfig(FLANNEL))
+        self.launch(
+            "flanneld",
+            FLANNELD,
+            "--kube-subnet-mgr",
+            f"--kubeconfig-file={kubeconfig}",
+            f"--net-config-path={net_config}",
+            *words,
+            NODE_NAME=self.name,
+        )
+        wait_until(self.file("/run/flannel/subnet.env").exists)
+
+    def install_plugin(self):
+        """Have our plugin, and the genuine one for loopback, which containerd uses for every pod."""
+        found = [folder / "loopback" for folder in _PLUGINS if (folder / "loopback").exists()]
+        if not found:
+            pytest.skip("no loopback plugin: make peers, or apt-get install containernetworking-plugins")
+        self.run("mkdir", "-p", "/opt/cni/bin")
+        self.run("cp", found[0], "/opt/cni/bin")
+        self.run(FLANNELD.with_name("flannelctl"), "cni", "install")
+
+    def held(self):
+        """The addresses that the node's pods have."""
+        folder = self.file("/var/lib/cni/networks/cbr0")
+        return {file.name for file in folder.iterdir() if file.name[0].isdigit()} if folder.exists() else set()
+
+    def namespace_of(self, pod):
+        """The network namespace of a running pod of this node; to be closed."""
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        lines = self.ctr("tasks", "ls").stdout.splitlines()
+        [process] = [line.split()[1] for line in lines if line.startswith(container)]
+        return PodNamespace(process)
+
+    def close(self):
+        for name in reversed(list(self._programs)):
+            self.end(name)
+        super().close()
+        self._holder.communicate()
+
+
+class PodNamespace(Namespace):
+    """The network namespace of a pod's process."""
+
+    def __init__(self, process):
+        self.fd = os.open(f"/proc/{process}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
