@@ -81,6 +81,8 @@ def test_what_is_not_followed_is_told(cluster, pair):
     cluster.set_config('{"Network":')
     first.says("configuration not followed, the former one stays: config: it is no JSON")
     assert ask_status(first)["configuration"]["refused"].startswith("config: it is no JSON")
+    cluster.set_config(config(MTU=1))
+    first.says("configuration not followed, the former one stays: MTU: the underlay's 1 is too little")
     assert one.index("flannel.2") is None
     assert one.routes() == before
     cluster.set_config(CONFIG)
@@ -117,7 +119,7 @@ def test_the_uplink_is_replaced_by_another_device(cluster, pair):
     (one, two), (first, second) = pair
     key, mac = first.key, vtep_mac(one)
     one.do(lambda ipr: ipr.link("del", index=one.uplink))
-    first.says("uplink lost, waiting for one")
+    first.says("uplink not followed, waiting for one that serves")
     assert ask_status(first)["configuration"]["uplink"]
     cluster.hub.plug_in("again", one.namespace)
     one.do(one._make_uplink)
@@ -134,6 +136,10 @@ def test_the_mtu_of_the_uplink_changes_while_the_store_is_away(cluster, pair):
     one.do(lambda ipr: ipr.link("set", index=one.uplink, mtu=1300))
     wait_until(lambda: one.link("flannel.1").get_attr("IFLA_MTU") == 1250)
     wait_until(lambda: first.subnet_env["FLANNEL_MTU"] == "1250")
+    one.do(lambda ipr: ipr.link("set", index=one.uplink, mtu=100))
+    first.says("waiting for one that serves: reason=MTU: the underlay's 100 is too little")
+    one.do(lambda ipr: ipr.link("set", index=one.uplink, mtu=1200))
+    wait_until(lambda: first.subnet_env["FLANNEL_MTU"] == "1150")
     assert leads_to(one, two, second.key)
 
 

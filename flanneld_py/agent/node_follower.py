@@ -96,9 +96,9 @@ class NodeFollower:
             underlay_changed.clear()
             try:
                 await self._look_at_host()
-            except (NoUplinkError, KernelError) as error:
+            except (NoUplinkError, KernelError, ConfigError) as error:
                 if str(error) != self._uplink_trouble:
-                    log.warning("uplink lost, waiting for one: reason=%s", error)
+                    log.warning("uplink not followed, waiting for one that serves: reason=%s", error)
                 self._uplink_trouble = str(error)
             else:
                 self._uplink_trouble = ""

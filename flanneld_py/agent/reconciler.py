@@ -219,7 +219,7 @@ class Reconciler:
                 else:
                     self.counts.durations.observe(time.monotonic() - began)
                     self.busy_since = None
-                    self.broken_off = ""
+                    self._note_success()
                     await self._sleep()
         finally:
             loop.remove_reader(self._monitor.fileno())
@@ -247,13 +247,19 @@ class Reconciler:
     async def _start_over(self, error: OSError) -> None:
         """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
         # What failed is no single entry: the device cannot be made, or a table cannot be read.
-        log.error("reconcile broken off: %s; next try in %.0f s", error, _PAUSE)
+        if str(error) != self.broken_off:
+            log.error("reconcile broken off: %s; tried again every %.0f s", error, _PAUSE)
         self.broken_off = str(error)
         self.counts.errors[error.errno or 0] += 1
         self._next_resync = 0.0
         self._digests.clear()
         self.busy_since = None
         await asyncio.sleep(_PAUSE)
+
+    def _note_success(self) -> None:
+        if self.broken_off:
+            log.info("reconcile goes on: what broke it off is over")
+        self.broken_off = ""
 
     def _notice(self) -> None:
         changes = self._monitor.read_changes(self._keeper.scope, self._writer.own_fdb)

@@ -15,6 +15,7 @@ from flanneld_py.core.network_config import boolean
 from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.peer import Peer
 from flanneld_py.core.prefix import IPV4, host_prefix
+from flanneld_py.core.tunnel_mtu import tunnel_mtu
 from flanneld_py.core.underlay import public_attrs
 from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
@@ -52,7 +53,7 @@ class IpipBackend(Backend):
         self._direct_routing = direct_routing
         self._uplink = uplink
         self._routes = RouteMaker(self._networks)
-        self.mtu = uplink.interface.mtu - OVERHEAD
+        self.mtu = tunnel_mtu(uplink.interface.mtu, OVERHEAD, self._networks)
         self.follows_underlay = direct_routing
 
     def publish(

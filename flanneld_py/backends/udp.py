@@ -17,6 +17,7 @@ from flanneld_py.core.network_config import integer
 from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.peer import Peer
 from flanneld_py.core.prefix import IPV4, host_prefix
+from flanneld_py.core.tunnel_mtu import tunnel_mtu
 from flanneld_py.core.tunnel_port import TunnelPort
 from flanneld_py.core.underlay import public_attrs
 from flanneld_py.kernel.device import Device
@@ -65,7 +66,7 @@ class UdpBackend(Backend):
         self._port = port
         self._uplink = uplink
         self._ways = Ways(port)
-        self.mtu = uplink.interface.mtu - OVERHEAD
+        self.mtu = tunnel_mtu(uplink.interface.mtu, OVERHEAD, (IPV4,))
         self.drivers = (_WaysDriver(self._ways),)
         # Behind UDP's header lies the pod's packet as it is.
         self.tunnel_port = TunnelPort(port, 8)

@@ -22,6 +22,7 @@ from flanneld_py.core.network_config import boolean, integer
 from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.peer import Peer, RefusedError
 from flanneld_py.core.prefix import IPV4, IPV6, host_prefix
+from flanneld_py.core.tunnel_mtu import read_underlay_mtu, tunnel_mtu
 from flanneld_py.core.underlay import public_attrs
 from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
@@ -75,12 +76,16 @@ def parse_vxlan(config: NetworkConfig) -> Callable[[Uplink], VxlanBackend]:
     settings = VxlanConfig(
         vni=integer(fields, "VNI", default=_DEFAULT_VNI, low=0, high=_LARGEST_VNI),
         port=integer(fields, "Port", default=0, high=65535) or _DEFAULT_PORT,
-        mtu=integer(fields, "MTU", default=0, high=65535) or None,
+        mtu=read_underlay_mtu(config, _overhead(config)),
         group_policy=boolean(fields, "GBP", default=False),
         learning=boolean(fields, "Learning", default=False),
         direct_routing=boolean(fields, "DirectRouting", default=False),
     )
     return partial(VxlanBackend, config, settings)
+
+
+def _overhead(config: NetworkConfig) -> int:
+    return max(OVERHEAD[part.network.family] for part in config.ranges)
 
 
 class VxlanBackend(Backend):
@@ -94,9 +99,9 @@ class VxlanBackend(Backend):
         self._networks = {part.network.family: part.network for part in config.ranges}
         self._routes = RouteMaker(self._networks, settings.vni)
         self._macs: dict[int, bytes] = {}
-        overhead = max(OVERHEAD[family] for family in self._networks)
         # The kernel gives no vxlan device more than its parent can carry.
-        self.mtu = min(settings.mtu or uplink.interface.mtu, uplink.interface.mtu) - overhead
+        underlay = min(settings.mtu or uplink.interface.mtu, uplink.interface.mtu)
+        self.mtu = tunnel_mtu(underlay, _overhead(config), self._networks)
         if settings.mtu and settings.mtu > uplink.interface.mtu:
             log.warning("Backend.MTU %d is over that of %s", settings.mtu, uplink.interface.name)
         self.claim_name = self.device_name(config.ranges[0].network.family)

@@ -20,6 +20,7 @@ from flanneld_py.core.lease import fold_keys
 from flanneld_py.core.network_config import integer
 from flanneld_py.core.peer import Peer, RefusedError
 from flanneld_py.core.prefix import IPV4, IPV6, host_prefix, make_address
+from flanneld_py.core.tunnel_mtu import read_underlay_mtu, tunnel_mtu
 from flanneld_py.core.underlay import public_attrs
 from flanneld_py.core.wireguard import (
     NO_KEY,
@@ -83,7 +84,7 @@ def parse_wireguard(config: NetworkConfig) -> Callable[[Uplink], WireguardBacken
         raise ConfigError("ListenPortV6", f"{port6} is ListenPort as well; expected two ports, or another Mode")
     settings = WireguardConfig(
         {IPV4: port, IPV6: port6 if mode == "separate" else port},
-        integer(fields, "MTU", default=0, high=65535) or None,
+        read_underlay_mtu(config, OVERHEAD),
         _parse_preshared_key(fields.get("psk", "")),
         integer(fields, "PersistentKeepaliveInterval", default=0, high=65535),
         mode,
@@ -113,7 +114,7 @@ class WireguardBackend(Backend):
         self._private_key = NO_KEY
         self._public_key = NO_KEY
         self._provider: Provider | None = None
-        self.mtu = (settings.mtu or uplink.interface.mtu) - OVERHEAD
+        self.mtu = tunnel_mtu(settings.mtu or uplink.interface.mtu, OVERHEAD, self._networks)
         self.claim_name = self._device_name(config.ranges[0].network.family)
 
     def _device_name(self, family: int) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.errors import KernelError
 from flanneld_py.kernel import address as addresses
+from flanneld_py.kernel import errnos, netlink
 from flanneld_py.kernel import link as links
-from flanneld_py.kernel import netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,11 +61,26 @@ def ensure_device(sock: NetlinkSocket, wanted: Device) -> EnsuredDevice:
     if found is not None and not _is_same_make(found, wanted):
         links.delete_link(sock, found.ifindex)
         found = None
+    mended: list[str] = []
+    if found is None:
+        found = _find_renamed(sock, wanted)
+        if found is not None:
+            links.set_link(sock, found.ifindex, netlink.encode_text(links.IFLA_IFNAME, wanted.name))
+            mended.append("name")
     created = found is None
     if found is None:
         found = _create(sock, wanted)
-    mended = _mend_addresses(sock, found.ifindex, wanted) + _mend_link(sock, found, wanted)
+    mended += _mend_addresses(sock, found.ifindex, wanted) + _mend_link(sock, found, wanted)
     return EnsuredDevice(found.ifindex, created, () if created else tuple(mended))
+
+
+def _find_renamed(sock: NetlinkSocket, wanted: Device) -> Link | None:
+    """Return the device if somebody gave it another name: one of a make and a MAC that no other can have."""
+    if not wanted.options or not wanted.mac:
+        return None
+    return next(
+        (link for link in links.read_links(sock) if link.mac == wanted.mac and _is_same_make(link, wanted)), None
+    )
 
 
 def _is_same_make(found: Link, wanted: Device) -> bool:
@@ -105,8 +120,19 @@ def _mend_link(sock: NetlinkSocket, found: Link, wanted: Device) -> list[str]:
     if not found.is_up:
         mended.append("up")
     if mended:
-        links.set_link(sock, found.ifindex, *attributes, up=True)
+        _set_up(sock, found.ifindex, wanted, attributes)
     return mended
+
+
+def _set_up(sock: NetlinkSocket, ifindex: int, wanted: Device, attributes: list[bytes]) -> None:
+    try:
+        links.set_link(sock, ifindex, *attributes, up=True)
+    except KernelError as error:
+        if not errnos.is_taken(error):
+            raise
+        # A tunnel's device opens its port when it goes up (drivers/net/vxlan/vxlan_core.c, vxlan_open).
+        reason = "another program has its UDP port: ss -lunp names it"
+        raise KernelError(error.errno or 0, f"set {wanted.name} up", reason) from error
 
 
 def _mend_addresses(sock: NetlinkSocket, ifindex: int, wanted: Device) -> list[str]:

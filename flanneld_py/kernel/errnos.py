@@ -19,6 +19,9 @@ UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUP
 """This kernel does not have the thing at all."""
 
 
+TAKEN = frozenset({errno.EADDRINUSE})
+"""A port that somebody else has."""
+
 UNKNOWN_OPTION = frozenset({errno.ENOPROTOOPT})
 """A socket option that an older kernel does not know."""
 
@@ -31,6 +34,11 @@ def is_absent(error: KernelError) -> bool:
 def is_present(error: KernelError) -> bool:
     """Say whether a create failed because the thing is there."""
     return error.errno in PRESENT
+
+
+def is_taken(error: KernelError) -> bool:
+    """Say whether somebody else has the port that was asked for."""
+    return error.errno in TAKEN
 
 
 def is_unsupported(error: KernelError) -> bool:

@@ -83,6 +83,14 @@ def test_mtu_leaves_room_for_the_outer_headers(network, mtu, keys, expected):
     assert make_backend(network, mtu, **keys).mtu == expected
 
 
+@pytest.mark.parametrize(("network", "least"), [(V4, 118), (V6, 1350), (DUAL, 1350)])
+def test_mtu_that_leaves_too_little_is_refused(network, least):
+    assert make_backend(network, least).mtu == make_backend(network, MTU=least).mtu
+    for arguments, keys in (((network, least - 1), {}), ((network,), {"MTU": least - 1})):
+        with pytest.raises(ConfigError, match=f"expected {least} or more"):
+            make_backend(*arguments, **keys)
+
+
 def test_mtu_over_the_uplinks_is_told(caplog):
     make_backend(MTU=9000)
     assert "Backend.MTU 9000 is over that of eth0" in caplog.text
@@ -96,6 +104,7 @@ def test_mtu_over_the_uplinks_is_told(caplog):
         ({"VNI": "1"}, "VNI", "no integer"),
         ({"Port": 65536}, "Port", "out of bounds; expected 0 to 65535"),
         ({"MTU": "big"}, "MTU", "no integer"),
+        ({"MTU": 117}, "MTU", "117 is too little for this network; expected 118 or more"),
         ({"GBP": 1}, "GBP", "no boolean"),
         ({"Learning": "yes"}, "Learning", "no boolean"),
         ({"DirectRouting": 0}, "DirectRouting", "no boolean"),

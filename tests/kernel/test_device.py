@@ -1,5 +1,6 @@
 """Devices, their addresses, and the vxlan device that is made, adopted, mended or replaced."""
 
+import socket
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -206,8 +207,29 @@ def test_device_that_learns_is_replaced(host):
     assert described(host)["learning"] == 0
 
 
+def test_device_that_was_renamed_gets_its_name_back_with_all_that_is_on_it(host, gos):
+    before = peers(host, gos)
+    host.ip("link set flannel.1 name foo0")
+    ensured = ensure_device(host.sock, wanted(host))
+    assert (ensured.ifindex, ensured.created, ensured.mended) == (gos, False, ("name",))
+    assert host.index("flannel.1") == gos
+    assert peers(host, gos) == before
+    assert all(before)
+
+
+def test_port_that_a_program_has_is_told_in_words(host):
+    def take():
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        taken.bind(("0.0.0.0", 8472))
+        return taken
+
+    with host.namespace.run(take), pytest.raises(KernelError, match="another program has its UDP port"):
+        ensure_device(host.sock, wanted(host))
+    assert ensure_device(host.sock, wanted(host)).mended == ("up",)
+
+
 def test_vni_that_another_device_has_is_refused_in_words(host):
-    host.make_vxlan("calico.1")
+    host.make_vxlan("calico.1", mac=OTHER)
     with pytest.raises(KernelError, match=r"create vxlan device flannel\.1: .*VNI already exists"):
         ensure_device(host.sock, wanted(host))
     assert host.index("flannel.1") is None
