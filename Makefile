@@ -21,12 +21,15 @@ BENCH_ARGS ?= all --quick
 # Kubernetes' own programs, to test against: built once for all checkouts.
 KUBE_SOURCE := tools/kubernetes
 KUBE_VERSION := $(shell sed -n 's#^.*k8s.io/kubernetes ##p' $(KUBE_SOURCE)/go.mod)
-KUBE_CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flanneld-py
-KUBE_PROGRAMS ?= $(KUBE_CACHE)/kubernetes-$(KUBE_VERSION)
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flanneld-py
+KUBE_PROGRAMS ?= $(CACHE)/kubernetes-$(KUBE_VERSION)
 export KUBE_PROGRAMS
 
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' flanneld_py/__init__.py)
+DEBIAN_BASE := $(CACHE)/debian-bookworm.tar
+
 .PHONY: help venv check format test test-full test-kubernetes kubernetes demo \
-  peers pictures bench bench-codec bench-guard deb lock docs proto clean
+  peers pictures bench bench-codec bench-guard deb image lock docs proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -61,8 +64,9 @@ test: venv ## all tests but the long ones, on a real kernel and a real etcd, in 
 	@$(SANDBOX) $(BIN)/python -m pytest -m "not full and not kubernetes" --cov --cov-report=term:skip-covered
 
 test-full: venv ## what takes longer than make test allows
-	@# The tests have no network, which the package's libraries come by.
+	@# The tests have no network, which the libraries of the package and of the image come by.
 	@$(MAKE) --no-print-directory deb || echo "no Debian package is tested: see above"
+	@$(MAKE) --no-print-directory image || echo "no container image is tested: see above"
 	@$(SANDBOX) $(BIN)/python -m pytest -m full
 
 test-kubernetes: venv kubernetes ## the tests on a real Kubernetes
@@ -117,6 +121,14 @@ bench-guard: venv ## time a tunnel with and without the guard (half a minute)
 
 deb: venv ## build a Debian package into dist (needs dpkg-deb)
 	@$(BIN)/python deploy/debian/build.py dist
+
+image: $(DEBIAN_BASE) ## build the container image into dist (needs buildah and mmdebstrap)
+	@tools/image $(CURDIR)/dist/flanneld-py_$(VERSION)_image.tar flanneld-py:$(VERSION) $(DEBIAN_BASE)
+
+$(DEBIAN_BASE):
+	@command -v mmdebstrap >/dev/null || { echo "mmdebstrap is missing, which makes a Debian root: apt-get install mmdebstrap" >&2; exit 1; }
+	@mkdir -p $(@D)
+	@mmdebstrap --quiet --variant=minbase bookworm $@.tar && mv $@.tar $@
 
 lock: ## pin and hash every dependency anew (needs uv)
 	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \

@@ -127,6 +127,9 @@ def _copy(parts: _Parts, packages: Path, target: Path) -> None:
     shutil.copy2(parts.interpreter, target / "bin")
     for file in (parts.loader, *parts.libraries):
         shutil.copy2(file, target / "libraries")
+        # A process tells the file that it has mapped; the loader looks for it by another name, which is a link to it.
+        for name in _links_to(file):
+            (target / "libraries" / name).symlink_to(file.name)
     library = target / "lib" / parts.library.name
 
     def leave_out(folder: str, names: list[str]) -> set[str]:
@@ -148,6 +151,12 @@ def _copy(parts: _Parts, packages: Path, target: Path) -> None:
             shutil.copytree(source, place)
         else:
             shutil.copy2(source, place)
+
+
+def _links_to(library: Path) -> list[str]:
+    """Return the names of the links beside a library that lead to it, as `libz.so.1` to `libz.so.1.3`."""
+    beside = library.parent.glob(f"{library.name.partition('.so')[0]}.so*")
+    return sorted(link.name for link in beside if link.is_symlink() and link.samefile(library))
 
 
 def _digest(folder: Path) -> str:

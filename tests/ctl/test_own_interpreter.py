@@ -3,11 +3,14 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from flanneld_py.ctl.main import main
 from flanneld_py.ctl.own_interpreter import FOLDER
+
+ROOT = Path(__file__).parents[2]
 
 
 def install(folder):
@@ -42,6 +45,22 @@ def test_the_plugin_runs_by_what_lies_beside_it_alone(executable):
     used = [*path[1:], *(word for word in mapped if "/" in word and ".so" in word)]
     assert used
     assert [file for file in used if not file.startswith(tree)] == []
+
+
+def test_debians_interpreter_needs_nothing_of_its_host_either(tmp_path):
+    debians = Path("/usr/bin/python3")
+    if not debians.exists():
+        pytest.skip(f"no {debians}: apt-get install python3")
+    # Its libz.so.1 is a link to what the process maps.
+    code = "import sys; sys.path.append(sys.argv.pop(1)); from flanneld_py.ctl.main import main; sys.exit(main())"
+    words = ["cni", "install", f"--bin-dir={tmp_path}", f"--conf-dir={tmp_path}", "--with-interpreter"]
+    done = subprocess.run([debians, "-c", code, ROOT, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    executable = tmp_path / "flannel"
+    mapped = run_python(executable, "print(open('/proc/self/maps').read())").split()
+    used = [word for word in mapped if "/" in word and ".so" in word]
+    assert used
+    assert [file for file in used if not file.startswith(str(tmp_path))] == []
 
 
 def test_all_that_the_plugin_may_import_is_there(executable):
