@@ -16,6 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pyroute2 import IPRoute
 
+from flanneld_py.kernel.guard_table import read_guards
+from flanneld_py.kernel.nf_tables import has_nf_tables
 from tests.host import IPV4, Host
 from tests.store.etcd_server import EtcdServer
 from tests.waiting import wait_until
@@ -440,6 +442,21 @@ def test_two_networks_on_the_same_nodes(cluster):
         server.join()
     assert second[0].subnet_env["FLANNEL_NETWORK"] == "10.7.0.0/16"
     assert first[0].process.poll() is second[0].process.poll() is None
+
+
+@pytest.mark.skipif(not has_nf_tables(), reason="this kernel has no nf_tables: modprobe nf_tables")
+def test_daemons_of_two_networks_leave_each_others_guard_alone(cluster):
+    node = cluster.add_node()
+    cluster.ctl("put", "/second/config", '{"Network":"10.7.0.0/16","Backend":{"Type":"vxlan","VNI":2}}')
+    words, folder = ("--etcd-prefix=/second", "--healthz-port=0"), cluster.folder / "second"
+    first = node.start().is_ready()
+    first.says("guard armed")
+    for _ in range(2):
+        second = node.start(*words, folder=folder).is_ready()
+        second.says("guard armed")
+        assert second.stop() == 0
+    assert node.namespace.run(read_guards) == {"flannel.1", "flannel.2"}
+    assert first.log.count("guard armed") == 1
 
 
 def test_control_socket_tells_the_status(cluster):

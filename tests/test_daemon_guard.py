@@ -224,7 +224,7 @@ def test_it_goes_where_it_is_switched_off_or_cannot_be(attack):
     attacked.daemon.says("guard armed")
     attacked.daemon.stop()
     attacked.words = ("--guard=off",)
-    attacked.start().says("guard removed: table=flannel-guard-flannel.1")
+    attacked.start().says("guard removed: device=flannel.1")
     assert members(attacked.node) == ""
     attacked.daemon.stop()
     attacked.words = ("--on-demand",)

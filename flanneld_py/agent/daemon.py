@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
 from flanneld_py.agent.control import serve_control
-from flanneld_py.agent.former_backend import Former, find_former, remove_former
+from flanneld_py.agent.former_backend import Former, Present, find_former, remove_former
 from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.guard import Guard, make_guard
 from flanneld_py.agent.health import Page, serve_health
@@ -119,9 +119,9 @@ async def _run(options: Options) -> None:
         devices = devices_of(node, on_demand=on_demand is not None)
         if on_demand is None:
             _answer_no_more(devices.values())
-        former = _find_former(options, node, devices.values(), sock)
-        ground = _make_ground(options, node, devices, sock)
         guard = _make_guard(options, node, on_demand)
+        former = _find_former(options, node, devices.values(), guard, sock)
+        ground = _make_ground(options, node, devices, sock)
         reconciler = Reconciler(
             sock,
             (node.backend, guard),
@@ -208,14 +208,12 @@ def _make_on_demand(
     return OnDemand(sock, finder, node.config.ipv4, rng, idle=options.on_demand_idle)
 
 
-def _find_former(options: Options, node: Node, devices: Iterable[Device], sock: NetlinkSocket) -> Former:
-    return find_former(
-        sock,
-        {device.name for device in devices},
-        [part.network for part in node.config.ranges],
-        read_former_subnets(options.subnet_file),
-        node.backend.nexthop_ids,
+def _find_former(options: Options, node: Node, devices: Iterable[Device], guard: Guard, sock: NetlinkSocket) -> Former:
+    present = Present(
+        {device.name for device in devices}, node.backend.nexthop_ids, node.backend.claim_name if guard.drivers else ""
     )
+    networks = [part.network for part in node.config.ranges]
+    return find_former(sock, present, networks, read_former_subnets(options.subnet_file))
 
 
 def _answer_no_more(devices: Iterable[Device]) -> None:

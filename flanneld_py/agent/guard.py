@@ -62,7 +62,6 @@ class Guard(EntrySource):
 
     async def run(self, lease: Lease, feedback: Feedback) -> None:  # noqa: ARG002 - whoever we are
         """Arm the guard once all members are admitted, and keep it armed."""
-        _drop_others(self._table)
         if self._table is None:
             return
         from flanneld_py.kernel.nft_monitor import NftMonitor
@@ -164,14 +163,3 @@ def make_guard(
     families = tuple(part.network.family for part in config.ranges)
     plan = GuardPlan(port, families, allowed, mode == DROP)
     return Guard(mode, GuardTable(name, plan, [(part.network.family, part.subnet_len) for part in config.ranges]))
-
-
-def _drop_others(table: GuardTable | None) -> None:
-    """Take away what a former run has left for another device, or altogether where the guard is off."""
-    from flanneld_py.kernel.guard_table import drop_guards
-
-    try:
-        for name in drop_guards(table.name if table else ""):
-            log.info("guard removed: table=%s", name)
-    except OSError as error:
-        log.debug("former guards not looked for: reason=%s", error)

@@ -100,11 +100,13 @@ class GuardTable:
         return {index: result[0] for index, result in enumerate(results) if result}
 
     def arm(self) -> bool:
-        """Have the chain that looks packets up; return whether it was written. Raises KernelError."""
+        """Have the chain that looks packets up; return whether it was written. Raises KernelError.
+
+        Fails where others have taken the sets away since they were filled: empty ones would admit nobody.
+        """
         self._armed = True
         if self._opened.holds(_INET, self._name, self._chain_requests()):
             return False
-        self._execute([nf_tables.new_table(_INET, self._name), *map(self._new_set, sorted(self._lengths))])
         self._execute(self._rewrite())
         return True
 
@@ -306,12 +308,15 @@ def _number(value: int | bytes) -> int:
 _ELEMENTS = {family: _Elements(family) for family in _SIZES}
 
 
-def drop_guards(keep: str = "") -> list[str]:
-    """Take all guards' tables away but one; return their names. Raises KernelError."""
-    gone = [name for _, name in nf_tables.read_tables() if name.startswith(TABLE_PREFIX) and name != keep]
-    for name in gone:
-        nf_tables.drop_table(_INET, name)
-    return gone
+def read_guards() -> set[str]:
+    """Return the names of all guards that there are, each that of its tunnel's device. Raises KernelError."""
+    tables = [name for _, name in nf_tables.read_tables()]
+    return {name.removeprefix(TABLE_PREFIX) for name in tables if name.startswith(TABLE_PREFIX)}
+
+
+def drop_guard(name: str) -> None:
+    """Take a guard's table away; having none is no error. Raises KernelError."""
+    nf_tables.drop_table(_INET, TABLE_PREFIX + name)
 
 
 def _admitted(operation: Operation) -> tuple[int, int, Prefix]:

@@ -4,9 +4,12 @@ import asyncio
 
 import pytest
 
-from flanneld_py.agent.former_backend import Former, find_former, remove_former
+from flanneld_py.agent.former_backend import Former, Present, find_former, remove_former
 from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.prefix import parse_prefix
+from flanneld_py.kernel.guard_table import GuardPlan, GuardTable, read_guards
+from flanneld_py.kernel.nf_tables import has_nf_tables
+from flanneld_py.kernel.vxlan import vxlan_port
 from tests.host import IPV6
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(60)]
@@ -21,8 +24,9 @@ def make_device(host, name, address, vni):
     host.ip(f"link set {name} up")
 
 
-def look(host, wanted=(), subnets=()):
-    return find_former(host.sock, wanted, NETWORKS, [parse_prefix(subnet) for subnet in subnets], OWN)
+def look(host, wanted=(), subnets=(), guard=""):
+    present = Present(wanted, OWN, guard)
+    return host.namespace.run(find_former, host.sock, present, NETWORKS, [parse_prefix(subnet) for subnet in subnets])
 
 
 def names(former):
@@ -32,7 +36,8 @@ def names(former):
 async def remove(host, former):
     synced = asyncio.Event()
     synced.set()
-    await remove_former(host.sock, former, synced)
+    with host.namespace.entered():
+        await remove_former(host.sock, former, synced)
 
 
 def links(host):
@@ -105,5 +110,25 @@ async def test_device_that_somebody_has_made_anew_stays(host):
     assert "flannel.7" in links(host)
 
 
+def make_guard(host, name):
+    table = host.namespace.run(GuardTable, name, GuardPlan(vxlan_port(8472, 1), (4,), (), True), [])
+    table.read()
+    table.close()
+
+
+async def test_guards_go_with_their_devices_and_those_of_another_daemon_stay(host):
+    if not has_nf_tables():
+        pytest.skip("this kernel has no nf_tables: modprobe nf_tables")
+    make_device(host, "flannel.1", "10.5.1.0/32", 1)
+    make_device(host, "flannel.7", "10.5.2.0/32", 7)
+    make_device(host, "flannel.9", "10.99.1.0/32", 9)  # another daemon's, for another network
+    for name in ("flannel.1", "flannel.7", "flannel.9", "flannel.11"):
+        make_guard(host, name)
+    await remove(host, look(host, wanted=["flannel.1"], guard="flannel.1"))
+    assert host.namespace.run(read_guards) == {"flannel.1", "flannel.9"}
+    await remove(host, look(host, wanted=["flannel.1"]))
+    assert host.namespace.run(read_guards) == {"flannel.9"}
+
+
 async def test_nothing_to_do_is_not_waited_for(host):
-    await asyncio.wait_for(remove_former(host.sock, Former((), ()), asyncio.Event()), 5)
+    await asyncio.wait_for(remove_former(host.sock, Former((), (), ()), asyncio.Event()), 5)

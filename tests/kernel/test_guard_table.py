@@ -11,6 +11,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from flanneld_py.core.entries import DrivenEntry, Kind
+from flanneld_py.core.errors import KernelError
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import Prefix, bits, parse_prefix
 from flanneld_py.core.tunnel_port import TunnelPort, admission
@@ -21,7 +22,8 @@ from flanneld_py.kernel.guard_table import (
     STRANGER,
     GuardPlan,
     GuardTable,
-    drop_guards,
+    drop_guard,
+    read_guards,
 )
 from flanneld_py.kernel.nf_tables import has_nf_tables
 from flanneld_py.kernel.vxlan import vxlan_port
@@ -325,11 +327,20 @@ def test_it_is_written_once_and_again_only_where_it_differs(wire):
     assert not guarded.table.arm()
 
 
-def test_guards_of_others_can_be_taken_away_and_one_kept(wire):
+def test_guards_are_known_by_name_and_taken_away_one_by_one(wire):
     guarded = Guarded(wire)
     other = wire.node.run(GuardTable, "flannel.2", guarded.table._plan, [])
     wire.opened.append(other)
     other.read()
-    assert wire.node.run(drop_guards, "flannel-guard-flannel.1") == ["flannel-guard-flannel.2"]
-    assert wire.node.run(drop_guards) == ["flannel-guard-flannel.1"]
-    assert wire.node.run(drop_guards) == []
+    assert wire.node.run(read_guards) == {"flannel.1", "flannel.2"}
+    wire.node.run(drop_guard, "flannel.1")
+    assert wire.node.run(read_guards) == {"flannel.2"}
+    wire.node.run(drop_guard, "flannel.1")
+
+
+def test_it_is_not_armed_with_sets_that_are_not_filled(wire):
+    guarded = Guarded(wire)
+    wire.node.run(drop_guard, "flannel.1")
+    with pytest.raises(KernelError):
+        guarded.table.arm()
+    assert wire.node.run(read_guards) == set()
