@@ -67,6 +67,7 @@ CORE_MAY_IMPORT = frozenset(
         "math",
         "re",
         "string",
+        "struct",
         "typing",
     }
 )

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flanneld_py.agent.options import Options
+    from flanneld_py.agent.prober import Prober
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.kernel.device import Device
     from flanneld_py.store.etcd_options import EtcdOptions
@@ -152,6 +153,11 @@ async def _run(options: Options) -> None:
             follower = NodeFollower(sock, store, options.uplink, node, running.go_on)
             status.begin(node, reconciler, keeper, rules=rules, guard=guard, follower=follower)
             running.start()
+            if options.probe_interval:
+                prober = _make_prober(options, running, rng)
+                metrics.add("probe", prober)
+                status.probes_by(prober)
+                group.create_task(prober.run(), name="prober")
             group.create_task(remove_former(sock, former, reconciler.synced), name="former backend")
             group.create_task(follower.run(reconciler.underlay_changed), name="follower")
             group.create_task(tell_watchdog(lambda: not status.health()[1]), name="watchdog")
@@ -178,6 +184,21 @@ def _make_ground(options: Options, node: Node, devices: dict[int, Device], sock:
         uplink=node.uplink.interface.ifindex,
         has_nexthops=has_nexthops(sock),
         blackholes={subnet: options.blackhole_route for _, subnet in _nets(node)},
+    )
+
+
+def _make_prober(options: Options, running: RunningNode, rng: random.Random) -> Prober:
+    from flanneld_py.agent.prober import Prober
+
+    return Prober(
+        options.probe_port,
+        options.probe_interval,
+        lambda: running.node,
+        running.reconciler,
+        running.ground,
+        rng=rng,
+        # A peer that is probed through the tunnel would never be idle.
+        probes_overlay=running.on_demand is None,
     )
 
 
@@ -230,7 +251,7 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, me
     root = logging.getLogger()
     root.addHandler(status.recent)
     stack.callback(root.removeHandler, status.recent)
-    answers = {"status": status.describe, "peers": status.describe_peers}
+    answers = {"status": status.describe, "peers": status.describe_peers, "probe": status.describe_probes}
     control = await serve_control(options.socket_path, answers)
     stack.callback(control.close)
     pods = start_pod_service(options.subnet_file, status.outages)

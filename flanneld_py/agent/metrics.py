@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flanneld_py import __version__
 from flanneld_py.core.metrics import Family, encode_families
+from flanneld_py.core.probe_results import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -223,6 +224,43 @@ GUARD = (
         ("reason",),
     ),
 )
+PROBE = (
+    Metric(
+        "flanneld_probe_sent_total",
+        "counter",
+        "Probes of peers, large ones left out.",
+        lambda it: it.counts.sent,
+        ("way",),
+    ),
+    Metric(
+        "flanneld_probe_lost_total",
+        "counter",
+        "Probes without an answer, of peers that have answered lately.",
+        lambda it: it.counts.lost,
+        ("way",),
+    ),
+    Metric(
+        "flanneld_probe_round_trip_seconds",
+        "histogram",
+        "From a probe to its answer, both daemons' time included.",
+        lambda it: it.counts.round_trips,
+        ("way",),
+    ),
+    Metric(
+        "flanneld_probe_peers",
+        "gauge",
+        "Peers by what probes have found.",
+        lambda it: {state: it.counts.states[state] for state in STATES},
+        ("state",),
+    ),
+    Metric(
+        "flanneld_probe_refused_total",
+        "counter",
+        "Datagrams to the probes' port that were not answered.",
+        lambda it: it.refused,
+        ("reason",),
+    ),
+)
 FAMILIES = {
     "process": PROCESS,
     "status": STATUS,
@@ -233,4 +271,5 @@ FAMILIES = {
     "on demand": ON_DEMAND,
     "pods": PODS,
     "guard": GUARD,
+    "probe": PROBE,
 }

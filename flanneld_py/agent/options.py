@@ -20,7 +20,7 @@ class Options:
     """The daemon's options; times in seconds, `healthz_port` 0 for no health server.
 
     `blackhole_route` asks for a blackhole route behind our own subnet; `guard` is drop, log or off, and `guard_allow`
-    holds inner sources that any member may send with.
+    holds inner sources that any member may send with; `probe_interval` is 0 for no probes.
     """
 
     store: EtcdOptions | KubeOptions
@@ -38,6 +38,8 @@ class Options:
     prune_grace: float
     on_demand: bool
     on_demand_idle: float
+    probe_interval: float
+    probe_port: int
 
     @property
     def socket_path(self) -> Path:

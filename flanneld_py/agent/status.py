@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.health import Report
     from flanneld_py.agent.lease_keeper import LeaseKeeper
     from flanneld_py.agent.node_follower import NodeFollower
+    from flanneld_py.agent.prober import Prober
     from flanneld_py.agent.reconciler import Reconciler
     from flanneld_py.agent.rule_keeper import RuleKeeper
     from flanneld_py.agent.startup import Node
@@ -35,6 +36,7 @@ class NodeStatus:
         self._guard: Guard | None = None
         self._store: SubnetManager | None = None
         self._follower: NodeFollower | None = None
+        self._prober: Prober | None = None
         self._started = time.monotonic()
         self.recent = RecentWarnings()
 
@@ -56,6 +58,10 @@ class NodeStatus:
         self._parts = (node, reconciler, keeper)
         self._rules, self._guard = rules, guard
         self._follower = follower
+
+    def probes_by(self, prober: Prober) -> None:
+        """Tell of what this prober measures."""
+        self._prober = prober
 
     def go_on(self, node: Node) -> None:
         """Tell of this node from now on."""
@@ -164,6 +170,7 @@ class NodeStatus:
             told["rules"] = self._rules.describe()
         if self._guard is not None:
             told["guard"] = self._guard.describe()
+        told["probes"] = None if self._prober is None else self._prober.describe_states()
         return told
 
     def describe_peers(self) -> dict[str, Any]:
@@ -174,6 +181,10 @@ class NodeStatus:
         # The operator's commands may reach a peer by anything: the kernel need not hold a route of ours.
         way = {"way": "extension"} if node.config.backend_type == "extension" else {}
         return {"peers": [_describe_peer(peer) | way for peer in reconciler.leases]}
+
+    def describe_probes(self) -> dict[str, Any]:
+        """Return what probes have measured, as plain JSON data; nothing where none are sent."""
+        return {} if self._prober is None else self._prober.describe()
 
 
 def _describe_peer(peer: Peer) -> dict[str, str]:

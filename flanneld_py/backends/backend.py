@@ -63,6 +63,8 @@ class Backend(EntrySource, Protocol):
     """One way to carry packets; `mtu`, in bytes, is what a pod's interface may have."""
 
     mtu: int
+    overhead: int = 0
+    """Bytes, at most, that a packet grows by on the underlay."""
     claim_name: str
     """What no two daemons of one network namespace may use at once: the name of the device, or of the backend."""
     follows_underlay: bool = False

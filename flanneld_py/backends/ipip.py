@@ -47,6 +47,7 @@ class IpipBackend(Backend):
 
     claim_name = _DEVICE
     nexthop_ids = nexthop_ids(NO_VNI)
+    overhead = OVERHEAD
 
     def __init__(self, config: NetworkConfig, direct_routing: bool, uplink: Uplink) -> None:
         self._networks = {part.network.family: part.network for part in config.ranges}

@@ -59,6 +59,7 @@ class UdpBackend(Backend):
 
     claim_name = _DEVICE
     nexthop_ids = nexthop_ids(NO_VNI)
+    overhead = OVERHEAD
 
     def __init__(self, network: Prefix, port: int, uplink: Uplink) -> None:
         self._network = network

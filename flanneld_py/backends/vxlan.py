@@ -101,7 +101,8 @@ class VxlanBackend(Backend):
         self._macs: dict[int, bytes] = {}
         # The kernel gives no vxlan device more than its parent can carry.
         underlay = min(settings.mtu or uplink.interface.mtu, uplink.interface.mtu)
-        self.mtu = tunnel_mtu(underlay, _overhead(config), self._networks)
+        self.overhead = _overhead(config)
+        self.mtu = tunnel_mtu(underlay, self.overhead, self._networks)
         if settings.mtu and settings.mtu > uplink.interface.mtu:
             log.warning("Backend.MTU %d is over that of %s", settings.mtu, uplink.interface.name)
         self.claim_name = self.device_name(config.ranges[0].network.family)

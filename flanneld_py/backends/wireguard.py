@@ -106,6 +106,7 @@ class WireguardBackend(Backend):
     """wireguard for one network and one uplink, from when `prepare` has been called on."""
 
     adopts_routes = False
+    overhead = OVERHEAD
 
     def __init__(self, config: NetworkConfig, settings: WireguardConfig, uplink: Uplink) -> None:
         self._networks = {part.network.family: part.network for part in config.ranges}

@@ -12,6 +12,7 @@ from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_choice, 
 from flanneld_py.cli.log_format import FORMATS
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.prefix import parse_prefix
+from flanneld_py.core.probe import PORT
 from flanneld_py.core.traffic_rules import RuleWish
 from flanneld_py.core.underlay import UplinkWish
 from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
@@ -127,6 +128,8 @@ FLAGS: tuple[Flag, ...] = (
     _switch("set-node-network-unavailable", True, "set the Node's NetworkUnavailable condition"),
     _switch("on-demand", False, "program a peer when it is first needed, and take it away when it is idle"),
     Flag("on-demand-idle", 600.0, parse_seconds, "seconds without a packet after which a peer is idle"),
+    Flag("probe-interval", 0.0, parse_seconds, "seconds between probes of each peer (64 peers at a time); 0 for none"),
+    _number("probe-port", PORT, 1, 65535, "UDP port that nodes probe each other by"),
     Flag("prune-grace", 300.0, parse_seconds, "seconds that peers stay which a restored or empty store lacks"),
     Flag("resync-interval", 60.0, parse_seconds, "seconds between full comparisons with the kernel"),
     Flag("log-format", "text", parse_choice(FORMATS), "how to write the log: text or json"),
@@ -142,6 +145,8 @@ def make_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> Optio
     for name in ("resync-interval", "on-demand-idle", "iptables-resync"):
         if values[name] <= 0:
             raise FlagError(f"--{name}: it must be over 0 s")
+    if 0 < values["probe-interval"] < 1:
+        raise FlagError("--probe-interval: it must be 0, for no probes, or at least 1 s")
     return Options(
         store=_make_kube_options(values, environ) if values["kube-subnet-mgr"] else _make_etcd_options(values),
         uplink=UplinkWish(
@@ -164,6 +169,8 @@ def make_options(values: Mapping[str, Any], environ: Mapping[str, str]) -> Optio
         prune_grace=values["prune-grace"],
         on_demand=values["on-demand"],
         on_demand_idle=values["on-demand-idle"],
+        probe_interval=values["probe-interval"],
+        probe_port=values["probe-port"],
     )
 
 

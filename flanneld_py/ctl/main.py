@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING
 
 from flanneld_py import __version__
 from flanneld_py.core.errors import KernelError
-from flanneld_py.ctl import cleanup, cni, completion, docker_opts, doctor, install, leases, net, peers, status, trace
+from flanneld_py.ctl import (
+    cleanup,
+    cni,
+    completion,
+    docker_opts,
+    doctor,
+    install,
+    leases,
+    net,
+    peers,
+    probe,
+    status,
+    trace,
+)
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.output import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SUBCOMMANDS = (status, peers, doctor, trace, leases, net, cni, docker_opts, install, cleanup, completion)
+_SUBCOMMANDS = (status, peers, doctor, trace, probe, leases, net, cni, docker_opts, install, cleanup, completion)
 
 _EXIT_STATUSES = (
     "Exit status: 0 done and all is well; 1 it could not be done; 2 wrong use; 3 it is not as it should be."

@@ -111,6 +111,12 @@ def _describe_guard(told: dict[str, Any]) -> str:
     return f"{told['mode']}, dropped: {dropped or 'none'}{'; ' if told['problem'] else ''}{told['problem']}"
 
 
+def _describe_probes(states: dict[str, int] | None) -> str:
+    if states is None:
+        return "none are sent (--probe-interval)"
+    return ", ".join(f"{state} {count}" for state, count in states.items()) or "none yet"
+
+
 def _describe_node(told: dict[str, Any]) -> list[str]:
     lease, uplink, backend = told["lease"], told["uplink"], told["backend"]
     left = "does not expire" if lease["seconds_left"] is None else f"{lease['seconds_left'] / 3600:.1f} h left"
@@ -128,5 +134,6 @@ def _describe_node(told: dict[str, Any]) -> list[str]:
         *([f"  rules    {rules['problem']}"] if rules["problem"] else []),
         *(f"  rules    {one['chain']}: {one['reason']}; {one['remedy']}" for one in rules["barriers"]),
         f"  guard    {_describe_guard(told['guard'])}",
+        f"  probes   {_describe_probes(told.get('probes'))}",
         f"  drift    {drift or 'none'}",
     ]

@@ -36,6 +36,7 @@ TOLD = {
     "failing": [{"entry": "route 10.5.3.0/24 nhid 7", "attempts": 2, "reason": "No such device"}],
     "drift": {"route": 3},
     "guard": {"mode": "drop", "reason": "", "problem": "", "dropped": {"stranger": 3, "no IP": 0}},
+    "probes": {"ok": 2, "no answer": 1},
     "rules": {
         "by": "nftables",
         "restored": 2,
@@ -96,6 +97,7 @@ def test_every_fact_has_its_line():
         "  rules    nftables, restored 2 times",
         "  rules    inet firewalld filter_FORWARD: it rejects; firewall-cmd …",
         "  guard    drop, dropped: stranger 3",
+        "  probes   ok 2, no answer 1",
         "  drift    route 3",
         "skipped leases",
         "LEASE        REASON",
