@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from ipaddress import ip_network
 
 from netns_lab.kube_apiserver import ADMIN, SERVICE_RANGE, find_kubernetes
 from tests.kube_server import KubeServer
@@ -14,6 +15,8 @@ NETWORK = "10.244.0.0/16"
 
 class KubernetesCluster(Cluster):
     """Its hub holds all that is no node's."""
+
+    network = NETWORK
 
     def __init__(self, make_namespace, folder):
         super().__init__(make_namespace, folder)
@@ -61,6 +64,9 @@ class KubernetesCluster(Cluster):
 
     def apply(self, *objects):
         self.kubectl("apply", "-f", "-", given="\n---\n".join(map(json.dumps, objects)))
+
+    def pod_cidr(self, node):
+        return ip_network(self.get("node", node.name)["spec"]["podCIDR"])
 
     def is_ready(self, node):
         return self.conditions("node", node.name)["Ready"][0] == "True"

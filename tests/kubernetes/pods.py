@@ -30,3 +30,25 @@ def deployment(name, replicas, template):
         "metadata": {"name": name},
         "spec": {"replicas": replicas, "selector": selector, "template": template},
     }
+
+
+def pod_on(node, name):
+    """A pod that does nothing, on that node."""
+    template = pod_template(name)
+    template["spec"]["nodeName"] = node.name
+    return {"apiVersion": "v1", "kind": "Pod", **template, "metadata": template["metadata"] | {"name": name}}
+
+
+def service(name, app, *ports, **spec):
+    """A Service of pods; `ports` are (protocol, port, node port or None)."""
+    listed = [
+        {"name": f"{protocol.lower()}-{port}", "protocol": protocol, "port": port}
+        | ({"nodePort": node_port} if node_port else {})
+        for protocol, port, node_port in ports
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": app}, "ports": listed, **spec},
+    }

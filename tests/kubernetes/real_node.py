@@ -5,8 +5,10 @@ Everything is in the test's own namespaces. What is written below /etc, /opt and
 insists on are files here, of which it only sees that they are as it wants them.
 """
 
+import http.client
 import os
 import subprocess
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,12 @@ import pytest
 from netns_lab.kube_apiserver import ADMIN, FLANNEL, find_kubernetes
 from tests.cni_plugin.containerd import write_config, write_image
 from tests.conftest import Namespace
-from tests.test_daemon import FLANNELD, Node
+from tests.test_daemon import FLANNELD, HEALTH_PORT, Node
 from tests.waiting import wait_until
 
 SOCKET = "/run/containerd/containerd.sock"
 START_SECONDS = 60
+PROXY_PORT = 10256
 _OWN_FOLDERS = ("etc", "opt", "var")
 _NOT_OF_THE_MACHINE = (
     "/etc/cni",
@@ -167,10 +170,23 @@ class RealNode(Node):
             "--kube-subnet-mgr",
             f"--kubeconfig-file={kubeconfig}",
             f"--net-config-path={net_config}",
+            f"--healthz-port={HEALTH_PORT}",
             *words,
             NODE_NAME=self.name,
         )
-        wait_until(self.file("/run/flannel/subnet.env").exists)
+        wait_until(lambda: self.answers(HEALTH_PORT, "/readyz"))
+
+    def answers(self, port, path):
+        """Whether what serves on a port of the node's loopback says that it is well."""
+
+        def ask():
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                connection.request("GET", path)
+                return connection.getresponse().status == http.client.OK
+
+        with suppress(OSError):
+            return self.namespace.run(ask)
+        return False
 
     def install_plugin(self):
         """Have our plugin, and the genuine one for loopback, which containerd uses for every pod."""
@@ -180,6 +196,24 @@ class RealNode(Node):
         self.run("mkdir", "-p", "/opt/cni/bin")
         self.run("cp", found[0], "/opt/cni/bin")
         self.run(FLANNELD.with_name("flannelctl"), "cni", "install")
+
+    def start_kube_proxy(self, mode):
+        self.launch(
+            "kube-proxy",
+            find_kubernetes("kube-proxy"),
+            f"--kubeconfig={self.folder / 'kubeconfig'}",
+            f"--hostname-override={self.name}",
+            f"--proxy-mode={mode}",
+            f"--cluster-cidr={self.cluster.network}",
+            "--conntrack-max-per-core=0",
+            "--conntrack-min=0",
+        )
+        wait_until(lambda: self.answers(PROXY_PORT, "/healthz"))
+
+    def end_kube_proxy(self):
+        """End it and take its rules away, which it leaves in place."""
+        self.end("kube-proxy")
+        self.run(find_kubernetes("kube-proxy"), "--cleanup")
 
     def held(self):
         """The addresses that the node's pods have."""

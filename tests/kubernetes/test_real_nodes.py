@@ -1,6 +1,6 @@
 """Our daemon and our plugin under the real kubelet and containerd: what these wait for, and the pods that they run."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_nodes_become_ready_and_their_pods_reach_each_other_until_they_are_gone(
     cluster.kubectl("rollout", "status", "deployment/web", "--timeout=100s")
     pods = cluster.get("pods", "-lapp=web")["items"]
     assert sorted(pod["spec"]["nodeName"] for pod in pods) == ["node11", "node11", "node12", "node12"]
-    cidrs = {node.name: ip_network(cluster.get("node", node.name)["spec"]["podCIDR"]) for node in nodes}
+    cidrs = {node.name: cluster.pod_cidr(node) for node in nodes}
     for pod in pods:
         assert ip_address(pod["status"]["podIP"]) in cidrs[pod["spec"]["nodeName"]]
     for pod in pods:
