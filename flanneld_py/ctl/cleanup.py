@@ -21,6 +21,7 @@ from flanneld_py.ctl.daemon import add_daemon_flags
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import read_node_view
 from flanneld_py.ctl.output import FAILED, OK, show, show_json
+from flanneld_py.ctl.own_interpreter import FOLDER as INTERPRETERS
 from flanneld_py.kernel import nexthop, nf_tables, route
 from flanneld_py.kernel.guard_table import TABLE_PREFIX
 from flanneld_py.kernel.iptables import find_iptables
@@ -28,7 +29,7 @@ from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nft_rules import TABLES
 from flanneld_py.kernel.own_devices import is_own_device
-from flanneld_py.kernel.port_guard import drop_all_guards, read_guarded
+from flanneld_py.kernel.port_guard import TABLE as POD_GUARDS
 
 if TYPE_CHECKING:
     import argparse
@@ -131,18 +132,13 @@ def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
             yield Step(describe_entry(entry), partial(_delete, sock, route.encode_delete(entry)))
     for hop in view.nexthops:
         yield Step(describe_entry(hop), partial(_delete, sock, nexthop.encode_delete(hop)))
-    guarded: frozenset[str] = frozenset()
-    with suppress(OSError):
-        guarded = read_guarded()
-    if guarded:
-        yield Step(f"guards of {len(guarded)} ports", drop_all_guards)
     yield from _rule_steps()
 
 
 def _rule_steps() -> Iterator[Step]:
     with suppress(OSError):
         for family, name in nf_tables.read_tables():
-            if name in TABLES.values() or name.startswith(TABLE_PREFIX):
+            if name in (*TABLES.values(), POD_GUARDS) or name.startswith(TABLE_PREFIX):
                 yield Step(f"nftables table {name}", partial(nf_tables.drop_table, family, name))
     for family in (IPV4, IPV6):
         iptables = find_iptables((family,))
@@ -166,10 +162,16 @@ def _file_steps(options: argparse.Namespace) -> Iterator[Step]:
     for path in files:
         if path.exists():
             yield Step(str(path), path.unlink)
-    for folder in (options.state_dir / "flannel", options.state_dir / "networks" / "cbr0"):
+    for folder in (
+        options.bin_dir / INTERPRETERS,
+        options.state_dir / "flannel",
+        options.state_dir / "networks" / "cbr0",
+    ):
         if folder.is_dir():
             yield Step(str(folder), partial(shutil.rmtree, folder))
-    if env.parent.is_dir() and not {entry.name for entry in os.scandir(env.parent)} - {path.name for path in files}:
+    # In a container its folder is the node's, mounted, and stays.
+    is_ours = env.parent.is_dir() and not env.parent.is_mount()
+    if is_ours and not {entry.name for entry in os.scandir(env.parent)} - {path.name for path in files}:
         yield Step(str(env.parent), env.parent.rmdir)
 
 

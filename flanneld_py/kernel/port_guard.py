@@ -82,11 +82,6 @@ def drop_guard(device: str) -> None:
             raise
 
 
-def drop_all_guards() -> None:
-    """Take the guards of all devices away; having none is no error. Raises KernelError."""
-    nf_tables.drop_table(_FAMILY, TABLE)
-
-
 def _address_rules(device: str, mac: bytes, addresses: Iterable[tuple[int, int]]) -> list[Request]:
     advertises = (
         load_meta(nf_tables.META_L4PROTO),

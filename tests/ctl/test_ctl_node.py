@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flanneld_py.core.prefix import IPV4
-from flanneld_py.kernel import nf_tables
+from flanneld_py.kernel import nf_tables, port_guard
 from flanneld_py.kernel.iptables import find_iptables
 from tests.test_daemon import CONFIG, PREFIX, cluster, empty_cluster, leads_to, vtep_mac
 from tests.waiting import wait_until
@@ -116,7 +116,7 @@ def test_cleanup_refuses_while_in_use_and_then_takes_all(pair, tmp_path):
     folders = [f"--{name}-dir={tmp_path / name}" for name in ("bin", "conf", "state")]
     for name in ("bin", "conf"):
         (tmp_path / name).mkdir()
-    install = [FLANNELCTL, "cni", "install", *folders[:2]]
+    install = [FLANNELCTL, "cni", "install", "--with-interpreter", *folders[:2]]
     subprocess.run(install, check=True, capture_output=True)
     (tmp_path / "conf" / "20-other.conflist").write_text("{}")
     (tmp_path / "state" / "networks" / "cbr0").mkdir(parents=True)
@@ -137,6 +137,7 @@ def test_cleanup_refuses_while_in_use_and_then_takes_all(pair, tmp_path):
     status, _, errors = run(one, "cleanup", *folders)
     assert status == 1
     assert "1 pods are on cni0 (pod0" in errors
+    one.namespace.run(lambda: port_guard.ensure_guard("pod0", bytes(6), None))
     one.do(lambda ipr: ipr.link("del", index=one.index("pod0")))
     assert run(one, "cleanup", "--dry-run", *folders)[0] == 0
     assert one.index("flannel.1")

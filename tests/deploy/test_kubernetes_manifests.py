@@ -111,6 +111,12 @@ def test_the_api_server_takes_every_object(server, overlay):
 
 
 @pytest.mark.kubernetes
+def test_the_api_server_takes_the_clean_up(server):
+    status, answer = apply(server, yaml.safe_load((MANIFESTS / "cleanup.yaml").read_text()))
+    assert status == 201, answer
+
+
+@pytest.mark.kubernetes
 def test_a_field_that_there_is_not_would_be_found(server):
     document = find(read_base(), "DaemonSet")
     document["spec"]["template"]["spec"]["priorityClass"] = "system-node-critical"

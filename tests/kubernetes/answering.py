@@ -1,4 +1,4 @@
-"""What answers in a pod: over TCP with the address that a client comes from, over UDP with the question."""
+"""What answers in a pod, over TCP with the client's address, over UDP with the question; and what asks it."""
 
 import math
 import socket
@@ -9,6 +9,9 @@ from contextlib import suppress
 SECONDS = 10.0
 RESOLVER_PATIENCE = 5.0
 """Seconds after which a resolver asks again (resolv.conf(5))."""
+
+PAUSE = 0.01
+"""Seconds between two questions of a talk."""
 
 _SOURCE_BYTES = 64
 
@@ -49,6 +52,53 @@ class Answering:
             thread.join()
         for opened in (self._streams, self._datagrams):
             opened.close()
+
+
+class Talk:
+    """Questions sent one after another until the talk is closed."""
+
+    def __init__(self, place, address, port):
+        self._socket = place.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        self._socket.settimeout(PAUSE)
+        self._socket.connect((address, port))
+        self._open = True
+        self._asked = 0
+        self._answered = set()
+        self._thread = threading.Thread(target=self._go_on)
+        self._thread.start()
+
+    def _go_on(self):
+        while self._open:
+            self._ask()
+            self._listen_until(time.monotonic() + PAUSE)
+        deadline = time.monotonic() + RESOLVER_PATIENCE
+        while self.lost and time.monotonic() < deadline:
+            self._listen_until(time.monotonic() + PAUSE)
+
+    def _ask(self):
+        # The peer's node may answer for it that nobody listens; that is told with the next question.
+        with suppress(OSError):
+            self._socket.send(b"%d" % self._asked)
+        self._asked += 1
+
+    def _listen_until(self, moment):
+        while time.monotonic() < moment:
+            with suppress(OSError):
+                self._answered.add(int(self._socket.recv(64)))
+
+    @property
+    def asked(self):
+        return self._asked
+
+    @property
+    def lost(self):
+        """How many questions have no answer; once the talk is closed, for good."""
+        return self._asked - len(self._answered)
+
+    def close(self):
+        self._open = False
+        self._thread.join()
+        self._socket.close()
 
 
 def source_seen(place, address, port):

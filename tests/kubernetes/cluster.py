@@ -10,7 +10,7 @@ from tests.kubernetes.real_node import RealNode
 from tests.store.etcd_server import EtcdServer
 from tests.test_daemon import HUB, Cluster
 
-NETWORK = "10.244.0.0/16"
+NETWORK, NETWORK6 = "10.244.0.0/16", "fd10:244::/48"
 
 
 class KubernetesCluster(Cluster):
@@ -36,13 +36,27 @@ class KubernetesCluster(Cluster):
             "kube-controller-manager",
             *common,
             "--allocate-node-cidrs",
-            f"--cluster-cidr={NETWORK}",
+            f"--cluster-cidr={NETWORK},{NETWORK6}",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             f"--service-account-private-key-file={api.folder / 'accounts.key'}",
             f"--root-ca-file={api.ca}",
             "--node-monitor-period=1s",
         )
         self._launch("kube-scheduler", *common)
+
+    def serve_in_cluster(self):
+        """Have the API server behind the address by which pods call it; it knows no endpoint of itself here."""
+        port = self.kube.api.port
+        self.apply(
+            {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+                "addressType": "IPv4",
+                "endpoints": [{"addresses": [HUB], "conditions": {"ready": True}}],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            }
+        )
 
     def _launch(self, name, *words):
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -82,6 +96,11 @@ class KubernetesCluster(Cluster):
 
     def get(self, kind, name, *words):
         return json.loads(self.kubectl("get", kind, name, "-o", "json", *words))
+
+    def pods(self, app):
+        """The pods of an app that are not going, by node."""
+        found = self.get("pods", "-A", f"-lapp={app}")["items"]
+        return {pod["spec"]["nodeName"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
     def conditions(self, kind, name):
         """What holds of an object, as `type → (status, reason)`."""

@@ -13,6 +13,17 @@ def pod_template(name, command=FOREVER, **container):
     }
 
 
+def on_every_node(name, template):
+    """A pod on every node."""
+    selector = {"matchLabels": {"app": name}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": name},
+        "spec": {"selector": selector, "template": template},
+    }
+
+
 def deployment(name, replicas, template):
     """As many pods, spread evenly over the nodes."""
     selector = {"matchLabels": {"app": name}}

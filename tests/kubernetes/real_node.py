@@ -72,6 +72,14 @@ class RealNode(Node):
         self._programs = {}
         self._holder = self._hold_mounts()
 
+    def _make_uplink(self, ipr):
+        super()._make_uplink(ipr)
+        ipr.addr("add", index=ipr.link_lookup(ifname="eth0")[0], address=self.address6, prefixlen=64, flags=0x02)
+
+    @property
+    def address6(self):
+        return f"fd30::{self.number}"
+
     def _hold_mounts(self):
         script = ["set -e", "mount -t tmpfs run /run", f"hostname {self.name}"]
         for name in _OWN_FOLDERS:
@@ -156,7 +164,7 @@ class RealNode(Node):
             f"--kubeconfig={kubeconfig}",
             f"--config={config}",
             f"--hostname-override={self.name}",
-            f"--node-ip={self.address}",
+            f"--node-ip={self.address},{self.address6}",
         )
         wait_until(lambda: self.name in self.cluster.ask(self.cluster.kube.nodes), START_SECONDS)
 
@@ -188,13 +196,16 @@ class RealNode(Node):
             return self.namespace.run(ask)
         return False
 
-    def install_plugin(self):
-        """Have our plugin, and the genuine one for loopback, which containerd uses for every pod."""
+    def install_loopback(self):
+        """Have the genuine plugin for loopback, which containerd uses for every pod."""
         found = [folder / "loopback" for folder in _PLUGINS if (folder / "loopback").exists()]
         if not found:
             pytest.skip("no loopback plugin: make peers, or apt-get install containernetworking-plugins")
         self.run("mkdir", "-p", "/opt/cni/bin")
         self.run("cp", found[0], "/opt/cni/bin")
+
+    def install_plugin(self):
+        self.install_loopback()
         self.run(FLANNELD.with_name("flannelctl"), "cni", "install")
 
     def start_kube_proxy(self, mode):
@@ -219,6 +230,18 @@ class RealNode(Node):
         """The addresses that the node's pods have."""
         folder = self.file("/var/lib/cni/networks/cbr0")
         return {file.name for file in folder.iterdir() if file.name[0].isdigit()} if folder.exists() else set()
+
+    def status_of(self, name):
+        """What the kernel says of the node's only process of that name (proc_pid_status(5))."""
+        own = Path(self.namespace.path).stat().st_ino
+        found = [
+            status
+            for folder in Path("/proc").glob("[0-9]*")
+            for status in [dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())]
+            if status["Name"] == name and (folder / "ns/net").stat().st_ino == own
+        ]
+        (status,) = found
+        return {key: text.strip() for key, text in status.items()}
 
     def namespace_of(self, pod):
         """The network namespace of a running pod of this node; to be closed."""
