@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.ctl.checks import judge_all
 from flanneld_py.ctl.checks.facts import add_facts_flags, read_facts
+from flanneld_py.ctl.checks.probes import list_unknown
 from flanneld_py.ctl.output import NOT_WELL, OK, Table, show, show_json
 
 if TYPE_CHECKING:
@@ -31,20 +32,19 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    found = _look(options)
+    facts = read_facts(options)
+    found = judge_all(facts)
     done: list[str] = []
     if options.fix:
         done = [_carry_out(command) for finding in found if finding.safe for command in finding.mend]
-        found = _look(options)
+        facts = read_facts(options)
+        found = judge_all(facts)
+    unknown = list_unknown(facts)
     if options.json:
-        show_json({"done": done, "findings": [finding._asdict() for finding in found]})
+        show_json({"done": done, "findings": [finding._asdict() for finding in found], "not_checked": unknown})
     else:
-        show([*done, *describe(found)])
+        show([*done, *describe(found), *(f"not checked: {one}" for one in unknown)])
     return NOT_WELL if found else OK
-
-
-def _look(options: argparse.Namespace) -> list[Finding]:
-    return judge_all(read_facts(options))
 
 
 def _carry_out(command: str) -> str:

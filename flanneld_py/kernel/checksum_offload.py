@@ -48,6 +48,14 @@ def ensure_no_offload(device: str, release: str | None = None) -> bool:
     return True
 
 
+def has_offload(device: str) -> bool:
+    """Say whether the checksums of what a device sends are left to it; one that cannot tell has none."""
+    try:
+        return bool(_ask(device, _ETHTOOL_GTXCSUM, 0))
+    except KernelError:
+        return False
+
+
 def _ask(device: str, command: int, value: int) -> int:
     data = array("B", _VALUE.pack(command, value))
     address, _ = data.buffer_info()

@@ -10,6 +10,7 @@ from flanneld_py.core.subnet_env import parse_subnet_env
 from flanneld_py.ctl.checks import judge_all
 from flanneld_py.ctl.checks.facts import Facts
 from flanneld_py.ctl.node_view import NodeView
+from flanneld_py.kernel.link import IFF_UP, Link
 
 ENV = parse_subnet_env(
     "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n"
@@ -41,6 +42,10 @@ WELL = Facts(
     has_kubelet=False,
     expiries={},
     resolved=10,
+    probes={},
+    offloaded=frozenset(),
+    release="6.1.0",
+    store_time=None,
 )
 
 
@@ -111,3 +116,57 @@ def test_a_lease_that_ends_and_one_that_does_not():
 
 def test_findings_are_plain_data():
     assert json.dumps([finding._asdict() for finding in judge_all(replace(WELL, daemon=None))])
+
+
+def way(sent=10, lost=0, mtu=1500, wanted=1500):
+    return {"sent": sent, "lost": lost, "silent": 0, "round_trip": 300, "mtu": mtu, "wanted": wanted}
+
+
+def probed(state, underlay=None, overlay=None):
+    peer = {
+        "subnet": "10.5.2.0/24",
+        "public_ip": "172.30.0.12",
+        "state": state,
+        "underlay": underlay or way(),
+        "overlay": overlay or way(mtu=1450, wanted=1450),
+    }
+    return {"problem": "", "peers": [peer]}
+
+
+def test_a_path_that_takes_packets_apart_is_a_warning_and_one_that_loses_them_an_error():
+    daemon = DAEMON | {"backend": {"type": "host-gw"}, "uplink": {"name": "eth0", "sources": []}}
+    uplink = NodeView((Link(2, "eth0", IFF_UP, 1500, b"", "", {}, 0, 0),), (), (), (), (), ())
+    finding = found(daemon=daemon, view=uplink, probes=probed("narrow", way(mtu=1400)))["path-mtu"]
+    assert (finding.severity, finding.mend) == ("warning", ("ip link set dev eth0 mtu 1400, on all nodes",))
+    vxlan = DAEMON | {"backend": {"type": "vxlan"}}
+    finding = found(daemon=vxlan, probes=probed("narrow", None, way(mtu=1350, wanted=1450)))["path-mtu"]
+    assert (finding.severity, finding.mend) == ("error", ("flannelctl net set Backend.MTU=1400",))
+
+
+@pytest.mark.parametrize(
+    ("backend", "mend"),
+    [
+        ("udp", "on 172.30.0.12: iptables -I INPUT -p udp --dport 8285 -j ACCEPT"),
+        ("ipip", "on 172.30.0.12: iptables -I INPUT -p 4 -j ACCEPT"),
+        (
+            "host-gw",
+            "let packets with addresses of 10.5.0.0/16 pass between the nodes (in a cloud: its route and checks)",
+        ),
+    ],
+)
+def test_what_a_firewall_has_to_let_in_for_each_backend(backend, mend):
+    finding = found(daemon=DAEMON | {"backend": {"type": backend}}, probes=probed("no overlay"))["tunnel-cut"]
+    assert finding.mend[0] == mend
+
+
+def test_loss_that_probes_have_found():
+    assert "overlay 5 of 10" in found(probes=probed("lossy", overlay=way(lost=5)))["path-loss"].evidence
+
+
+def test_what_is_wrong_on_this_node_explains_what_probes_find():
+    rules = ["-A INPUT -p udp --dport 8472 -j DROP"]
+    assert found(probes=probed("no overlay"), filter_rules=["-P FORWARD DROP", *rules]).keys() == {"forward-policy"}
+
+
+def test_somebody_who_changes_our_entries():
+    assert "another flanneld" in found(daemon=DAEMON | {"rival": "another flanneld"})["rival"].evidence

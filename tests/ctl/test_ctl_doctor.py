@@ -12,7 +12,7 @@ import trustme
 
 from tests.ctl.test_ctl_node import make_bridge_with_port
 from tests.ctl.test_ctl_node import run as run_ctl
-from tests.test_daemon import PREFIX, cluster, empty_cluster, leads_to
+from tests.test_daemon import CONFIG, PREFIX, cluster, empty_cluster, leads_to
 from tests.waiting import wait_until
 
 __all__ = ["cluster", "empty_cluster"]
@@ -23,42 +23,47 @@ pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
 class Patient:
     """A node with a daemon, a peer, and the folders of CNI."""
 
-    def __init__(self, cluster, folder):
+    def __init__(self, cluster, folder, *flags):
         self.cluster = cluster
+        self.flags = flags
         self.node, self.peer = cluster.add_node(), cluster.add_node()
         self.bin, self.conf = folder / "bin", folder / "net.d"
         self._dirs = [f"--bin-dir={self.bin}", f"--conf-dir={self.conf}"]
         command = [Path(sys.executable).with_name("flannelctl"), "cni", "install", *self._dirs]
         subprocess.run(command, check=True, capture_output=True)
         self.start_daemon()
-        self.key = self.peer.start().is_ready().key
+        self.key = self.peer.start(*flags).is_ready().key
         wait_until(lambda: leads_to(self.node, self.peer, self.key))
 
     def start_daemon(self):
-        self.daemon = self.node.start().is_ready()
+        self.daemon = self.node.start(*self.flags).is_ready()
 
-    def look(self, *words):
+    def look(self, *words, wrapper=(), environ=None):
         """Run doctor; returns its findings by check."""
         words = ["doctor", "--json", f"--etcd-endpoints={self.cluster.etcd.url}", *self._dirs, *words]
-        status, text, errors = run_ctl(self.node, *words)
+        status, text, errors = run_ctl(self.node, *words, wrapper=wrapper, environ=environ)
         assert not errors
-        found = json.loads(text)["findings"]
+        found, self.not_checked = json.loads(text)["findings"], json.loads(text)["not_checked"]
         assert status == (3 if found else 0)
         return {finding["check"]: finding for finding in found}
 
-    def shell(self, *commands):
+    def shell(self, *commands, node=None):
         for command in commands:
             words = ["/bin/sh", "-c", command]
-            done = self.node.namespace.run(lambda: subprocess.run(words, capture_output=True, text=True, check=False))  # noqa: B023
+            where = (node or self.node).namespace
+            done = where.run(lambda: subprocess.run(words, capture_output=True, text=True, check=False))  # noqa: B023
             assert done.returncode == 0, f"{command}: {done.stderr}"
 
     def mend(self, finding):
         """Do what a finding says, as an operator would whose flannelctl reaches etcd."""
         program = f"FLANNELD_ETCD_ENDPOINTS={self.cluster.etcd.url} {Path(sys.executable).with_name('flannelctl')}"
         for command in finding["mend"]:
+            on_peer = f"on {self.peer.address}: "
             if command == "systemctl restart flanneld":
                 self.start_daemon()
-            else:
+            elif command.startswith(on_peer):
+                self.shell(command.removeprefix(on_peer), node=self.peer)
+            elif not command.startswith("let "):
                 self.shell(command.replace("flannelctl", program))
 
     def stop_daemon(self):
@@ -168,6 +173,78 @@ def test_what_is_found_goes_by_the_commands_that_it_names(patient, check, break_
     found = patient.look()
     assert found.keys() == {check}
     patient.mend(found[check])
+    wait_until(lambda: patient.look() == {})
+
+
+@pytest.fixture
+def probing(cluster, tmp_path):
+    patient = Patient(cluster, tmp_path, "--probe-interval=1")
+    wait_until(lambda: not patient.look() and not patient.not_checked)
+    return patient
+
+
+def test_a_tunnel_that_a_firewall_on_the_other_node_cuts(probing):
+    needs("iptables")
+    probing.shell("iptables -A INPUT -p udp --dport 8472 -j DROP", node=probing.peer)
+    wait_until(lambda: probing.look().keys() == {"tunnel-cut"}, 40)
+    finding = probing.look()["tunnel-cut"]
+    assert probing.peer.address in finding["evidence"]
+    probing.mend(finding)
+    wait_until(lambda: probing.look() == {}, 40)
+
+
+def test_a_path_that_loses_large_packets(probing):
+    needs("iptables")
+    for node in (probing.node, probing.peer):
+        probing.shell("iptables -A INPUT -p udp -m length --length 1401:65535 -j DROP", node=node)
+    wait_until(lambda: "underlay: 1400 bytes" in probing.look().get("path-mtu", {"evidence": ""})["evidence"], 40)
+    finding = probing.look()["path-mtu"]
+    assert finding["mend"] == ["flannelctl net set Backend.MTU=1400"]
+    probing.mend(finding)
+    wait_until(lambda: probing.look() == {}, 40)
+
+
+def test_what_cannot_be_told_without_probes_is_said_and_is_no_finding(patient):
+    assert patient.look() == {}
+    assert "--probe-interval" in patient.not_checked[0]
+
+
+def test_peers_that_answer_no_probe_are_said_and_are_no_finding(probing):
+    probing.peer.daemons[-1].stop()
+    wait_until(lambda: probing.look() == {} and any(probing.peer.address in one for one in probing.not_checked), 40)
+
+
+def test_a_clock_that_is_wrong(patient, tmp_path):
+    (tmp_path / "clock").mkdir()
+    ahead = "import time\nreal = time.time\ntime.time = lambda: real() + 600\n"
+    (tmp_path / "clock" / "sitecustomize.py").write_text(ahead)
+    found = patient.look(environ={"PYTHONPATH": str(tmp_path / "clock")})
+    assert found.keys() == {"clock"}
+    assert " s ahead of etcd's" in found["clock"]["evidence"]
+    assert patient.look() == {}
+
+
+def test_checksum_offload_on_a_kernel_that_stalls_with_it(patient):
+    needs("setarch")
+    needs("ethtool")
+    old = ("setarch", "--uname-2.6")
+    assert patient.look(wrapper=old).keys() == {"offload"}
+    assert patient.look("--fix", wrapper=old) == {}
+
+
+def test_a_configuration_that_cannot_be_used(patient):
+    patient.cluster.set_config('{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":"many"}}')
+    wait_until(lambda: patient.look().keys() == {"configuration"})
+    assert "Port" in patient.look()["configuration"]["evidence"]
+    patient.cluster.set_config(CONFIG)
+    wait_until(lambda: patient.look() == {})
+
+
+def test_a_peer_that_cannot_be_reached(patient):
+    value = '{"PublicIP":"192.0.2.7","PublicIPv6":null,"BackendType":"host-gw","BackendData":null}'
+    patient.cluster.ctl("put", f"{PREFIX}/subnets/10.5.250.0-24", value)
+    wait_until(lambda: "unreachable" in patient.look())
+    patient.cluster.ctl("del", f"{PREFIX}/subnets/10.5.250.0-24")
     wait_until(lambda: patient.look() == {})
 
 

@@ -1,6 +1,7 @@
 """flannelctl on nodes with real daemons, after they have gone, and with entries taken away."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,15 @@ pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
 FLANNELCTL = Path(sys.executable).with_name("flannelctl")
 
 
-def run(node, *words, folder=None):
-    """Run flannelctl on a node; return (status, output, errors)."""
+def run(node, *words, folder=None, wrapper=(), environ=None):
+    """Run flannelctl on a node, by a program that runs programs if one is given; return (status, output, errors)."""
     subnet_file = (folder or node.folder) / "subnet.env"
-    command = [FLANNELCTL, *words, f"--subnet-file={subnet_file}"]
-    done = node.namespace.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False, timeout=30))
+    command = [*wrapper, FLANNELCTL, *words, f"--subnet-file={subnet_file}"]
+    done = node.namespace.run(
+        lambda: subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=30, env=os.environ | (environ or {})
+        )
+    )
     return done.returncode, done.stdout, done.stderr
 
 

@@ -16,6 +16,8 @@ _SOON = 30 * _DAY
 _LITTLE_LEFT = 1800
 """Seconds; the daemon renews an hour before the end."""
 _NAMED = 3
+_CLOCKS_APART = 30.0
+"""Seconds; below, certificates and logs are none the worse."""
 
 
 def judge(facts: Facts) -> Iterator[Finding]:
@@ -27,7 +29,10 @@ def judge(facts: Facts) -> Iterator[Finding]:
     for reason in facts.daemon["missing"]:
         yield Finding("not-ready", ERROR, reason, ("flannelctl status",))
     yield from _judge_store(facts, facts.daemon.get("store", {}))
+    yield from _judge_clock(facts)
+    yield from _judge_configuration(facts.daemon)
     yield from _judge_leases(facts.daemon)
+    yield from _judge_peers(facts.daemon)
     thresh = facts.setting("net/ipv4/neigh/default/gc_thresh3")
     if thresh is not None and facts.resolved > int(thresh) * 0.9:
         told = f"the kernel keeps {facts.resolved} neighbours of {thresh}: beyond that it reaches no new ones"
@@ -49,6 +54,39 @@ def _judge_store(facts: Facts, store: Mapping[str, Any]) -> Iterator[Finding]:
             told = f"the certificate {file} {state}"
             mend = f"put a new certificate at {file}: it is read at the next connection"
             yield Finding("certificate", WARNING if left > 0 else ERROR, told, (mend,))
+
+
+def _judge_clock(facts: Facts) -> Iterator[Finding]:
+    if facts.store_time is None or abs(facts.now - facts.store_time) < _CLOCKS_APART:
+        return
+    apart = facts.now - facts.store_time
+    word = "ahead of" if apart > 0 else "behind"
+    told = (
+        f"this node's clock is {abs(apart):.0f} s {word} etcd's: certificates are judged by it, and logs do not match"
+    )
+    yield Finding("clock", WARNING, told, ("timedatectl set-ntp true",))
+
+
+def _judge_configuration(daemon: Mapping[str, Any]) -> Iterator[Finding]:
+    told = daemon.get("configuration") or {}
+    if told.get("refused"):
+        evidence = f"the configuration in the store is not followed: {told['refused']}"
+        yield Finding("configuration", ERROR, evidence, ("flannelctl net show",))
+    if told.get("waits_for_restart"):
+        evidence = f"changes of {', '.join(told['waits_for_restart'])} wait for a restart"
+        yield Finding("configuration", WARNING, evidence, ("systemctl restart flanneld",))
+
+
+def _judge_peers(daemon: Mapping[str, Any]) -> Iterator[Finding]:
+    reasons = list(daemon.get("unreachable", {}).items())
+    for subnet, reason in reasons[:_NAMED]:
+        yield Finding("unreachable", WARNING, f"{subnet}: {reason}", ("flannelctl status",))
+    if len(reasons) > _NAMED:
+        more = f"{len(reasons) - _NAMED} more peers"
+        yield Finding("unreachable", WARNING, more, ("flannelctl status",))
+    if daemon.get("rival"):
+        told = f"somebody changes our entries all the time: {daemon['rival']}"
+        yield Finding("rival", WARNING, told, ("flannelctl status",))
 
 
 def _look_at(store: Mapping[str, Any]) -> str:

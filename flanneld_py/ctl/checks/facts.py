@@ -23,7 +23,9 @@ from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import NodeView, find_ways, read_node_view
 from flanneld_py.ctl.peers import join
 from flanneld_py.ctl.store import add_store_flags, work_in_store
+from flanneld_py.ctl.store_clock import read_store_clock
 from flanneld_py.kernel import neighbour
+from flanneld_py.kernel.checksum_offload import has_offload
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.sysctl import read_sysctl
 
@@ -47,6 +49,9 @@ class Facts:
     project hold. `conflists` maps the names of the network configurations to their texts, `plugins` are the
     executables; both None where the folder is missing. `expiries` maps certificate files to the end of their validity
     in seconds since the epoch, or to why that is unknown. `resolved` counts the neighbours that the kernel resolved.
+    `probes` is what the daemon's probes have found, empty where it sends none. `offloaded` are our devices whose
+    packets have their checksums left to the device; `release` is the kernel's. `store_time` is the store's clock,
+    in seconds since the epoch, None where it does not tell.
     """
 
     now: float
@@ -67,6 +72,20 @@ class Facts:
     has_kubelet: bool
     expiries: Mapping[str, float | str]
     resolved: int
+    probes: Mapping[str, Any]
+    offloaded: frozenset[str]
+    release: str
+    store_time: float | None
+
+    @property
+    def backend(self) -> str:
+        """The type of the backend, as the daemon says."""
+        return str((self.daemon or {}).get("backend", {}).get("type", ""))
+
+    @property
+    def networks(self) -> str:
+        """The networks, as text."""
+        return ", ".join(map(str, self.env.networks)) if isinstance(self.env, SubnetEnv) else ""
 
     def setting(self, path: str) -> str | None:
         """Return a setting."""
@@ -83,7 +102,7 @@ def add_facts_flags(parser: argparse.ArgumentParser) -> None:
 def read_facts(options: argparse.Namespace) -> Facts:
     """Look at the node that the command line is about. Raises KernelError."""
     subnet_file, bin_dir, conf_dir = options.subnet_file, options.bin_dir, options.conf_dir
-    daemon, peers = _ask_daemon(subnet_file)
+    daemon, peers, probes = _ask_daemon(subnet_file)
     env = _read_env(subnet_file)
     sock = NetlinkSocket()
     try:
@@ -111,14 +130,22 @@ def read_facts(options: argparse.Namespace) -> Facts:
         has_kubelet=Path("/var/lib/kubelet").is_dir(),
         expiries={file: read_expiry(Path(file)) for key in ("cafile", "certfile") if (file := store.get(key))},
         resolved=resolved,
+        probes=probes,
+        offloaded=frozenset(link.name for link in view.devices if link.kind == "vxlan" and has_offload(link.name)),
+        release=os.uname().release,
+        store_time=read_store_clock(store),
     )
 
 
-def _ask_daemon(subnet_file: Path) -> tuple[Mapping[str, Any] | None, Sequence[dict[str, str]] | None]:
+def _ask_daemon(
+    subnet_file: Path,
+) -> tuple[Mapping[str, Any] | None, Sequence[dict[str, str]] | None, Mapping[str, Any]]:
+    """Return status, peers and probes."""
     try:
-        return ask(subnet_file, "status"), ask(subnet_file, "peers")["peers"]
+        probes = ask(subnet_file, "probe")
+        return ask(subnet_file, "status"), ask(subnet_file, "peers")["peers"], probes if "peers" in probes else {}
     except NoDaemonError:
-        return None, None
+        return None, None, {}
 
 
 def _read_published(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.subnet_env import SubnetEnv
 from flanneld_py.ctl.checks.finding import ERROR, WARNING, Finding
+from flanneld_py.kernel.checksum_offload import stalls_with_offload
 from flanneld_py.kernel.vxlan import OVERHEAD, parent_index
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     """Yield what is wrong with devices."""
     yield from _judge_wanted(facts)
     yield from _judge_sizes(facts)
+    yield from _judge_offload(facts)
     yield from _judge_stale(facts)
     yield from _judge_entries(facts)
 
@@ -51,6 +53,15 @@ def _judge_sizes(facts: Facts) -> Iterator[Finding]:
             )
             mend = f"ip link set dev {parent.name} mtu {link.mtu + overhead}"
             yield Finding("tunnel-mtu", ERROR, f"{told}: larger ones are lost", (mend,))
+
+
+def _judge_offload(facts: Facts) -> Iterator[Finding]:
+    if not stalls_with_offload(facts.release):
+        return
+    for name in sorted(facts.offloaded):
+        told = f"{name} leaves checksums to the device, with which VXLAN of kernel {facts.release} stalls for a minute"
+        mend = f"ethtool -K {name} tx-checksum-ip-generic off"
+        yield Finding("offload", ERROR, told, (mend,), safe=True)
 
 
 def _judge_stale(facts: Facts) -> Iterator[Finding]:
