@@ -54,7 +54,7 @@ def _usage(parser: argparse.ArgumentParser, name: str) -> str:
 
 
 def _flags(parser: argparse.ArgumentParser) -> str:
-    common = ("--help", "--json", "--subnet-file", "--etcd-")
+    common = ("--help", "--json", "--subnet-file", "--etcd-", "--kube", "--net-config-path")
     own = [action.option_strings[-1] for action in parser._actions if action.option_strings]  # noqa: SLF001 - as above
     return ", ".join(f"`{flag}`" for flag in own if not flag.startswith(common))
 

@@ -9,15 +9,18 @@ from flanneld_py.core.prefix import IPV4, IPV6, format_address, parse_address
 from flanneld_py.ctl.daemon import NoDaemonError, ask
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.output import NOT_WELL, OK, Table, show, show_json
-from flanneld_py.ctl.store import add_store_flags, work_in_store
+from flanneld_py.ctl.store import add_store_flags, read_store, work_in_etcd
 
 if TYPE_CHECKING:
     import argparse
 
     from flanneld_py.ctl.subparsers import Subparsers
-    from flanneld_py.store.etcd_admin import EtcdAdmin, StoredLease
+    from flanneld_py.store.admin import StoredLease, StoreReader
+    from flanneld_py.store.etcd_admin import EtcdAdmin
 
-_KEY = "its subnet (10.5.2.0/24), its key (10.5.2.0-24), or the address of its node"
+_NO_RESERVATION = "a Node has its podCIDR for as long as it is there; one for a node to come cannot be kept"
+_NO_RELEASE = "a Node that has left for good is deleted with what it has: kubectl delete node NAME"
+_KEY = "its subnet (10.5.2.0/24), its key (10.5.2.0-24), the address of its node, or (Kubernetes) the Node's name"
 
 
 def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -25,7 +28,7 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
     all_of_them = subcommands.add_parser(
         "leases",
         help="the subnets of all nodes",
-        description="Lists the leases in etcd. Exits with 3 when there are keys that cannot be read.",
+        description="Lists the leases in the store. Exits with 3 when there are keys that cannot be read.",
     )
     add_store_flags(all_of_them)
     all_of_them.set_defaults(run=_run_list)
@@ -55,6 +58,7 @@ def describe_lease(name: str, lease: Lease) -> dict[str, Any]:
     attrs = lease.attrs
     return {
         "key": name,
+        "subnets": [str(subnet) for subnet in lease[:2] if subnet is not None],
         "public_ip": None if attrs.public_ip is None else format_address(IPV4, attrs.public_ip),
         "public_ipv6": None if attrs.public_ipv6 is None else format_address(IPV6, attrs.public_ipv6),
         "backend": attrs.backend_type,
@@ -65,33 +69,34 @@ def describe_lease(name: str, lease: Lease) -> dict[str, Any]:
 
 
 def _run_list(options: argparse.Namespace) -> int:
-    leases, rejected = work_in_store(options, lambda store: store.list_leases())
-    told = [describe_lease(name, leases[name]) for name in sorted(leases, key=parse_key_order)]
+    leases, rejected = read_store(options, lambda store: store.list_leases())
+    told = [describe_lease(name, leases[name]) for name in sorted(leases, key=lambda name: _order(leases[name]))]
     if options.json:
         show_json({"leases": told, "unreadable": rejected})
     else:
         rows = [
             [
                 one["key"],
+                ", ".join(one["subnets"]),
                 ", ".join(filter(None, (one["public_ip"], one["public_ipv6"]))),
                 one["backend"] or "-",
                 "reserved" if one["reserved"] else "",
             ]
             for one in told
         ]
-        parts: list[str | Table] = [Table("", ("lease", "node", "backend", ""), rows), f"{len(rows)} leases"]
+        parts: list[str | Table] = [Table("", ("lease", "subnet", "node", "backend", ""), rows), f"{len(rows)} leases"]
         parts += [Table("cannot be read", ("key", "reason"), sorted(rejected.items()))] if rejected else []
         show(parts)
     return NOT_WELL if rejected else OK
 
 
-def parse_key_order(name: str) -> tuple[tuple[int, int], ...]:
+def _order(lease: Lease) -> tuple[tuple[int, int], ...]:
     """Return what leases are sorted by: their addresses."""
-    return tuple((subnet.address, subnet.length) if subnet else (0, 0) for subnet in parse_key(name))
+    return tuple((subnet.address, subnet.length) if subnet else (0, 0) for subnet in lease[:2])
 
 
 def _run_show(options: argparse.Namespace) -> int:
-    found = work_in_store(options, lambda store: _find(store, options.lease))
+    found = read_store(options, lambda store: _find(store, options.lease))
     told: dict[str, Any] = {"key": found.name, "value": found.value, "seconds_left": found.seconds_left}
     if isinstance(found.lease, Lease):
         told |= describe_lease(found.name, found.lease)
@@ -101,13 +106,13 @@ def _run_show(options: argparse.Namespace) -> int:
         show_json(told)
     else:
         left = "does not expire" if found.seconds_left is None else f"{found.seconds_left / 3600:.1f} h"
-        shown = told | {"seconds_left": left}
+        shown = told | {"seconds_left": left, "subnets": ", ".join(told.get("subnets", ()))}
         show([f"  {key:<16} {value}" for key, value in shown.items() if value not in {None, ""}])
     return NOT_WELL if "unreadable" in told else OK
 
 
-async def _find(store: EtcdAdmin, text: str) -> StoredLease:
-    from flanneld_py.store.etcd_admin import normal_name
+async def _find(store: StoreReader, text: str) -> StoredLease:
+    from flanneld_py.store.admin import normal_name
 
     try:
         name = normal_name(text)
@@ -120,7 +125,7 @@ async def _find(store: EtcdAdmin, text: str) -> StoredLease:
     return found
 
 
-async def _find_by_address(store: EtcdAdmin, text: str) -> str | None:
+async def _find_by_address(store: StoreReader, text: str) -> str | None:
     try:
         family, value = parse_address(text)
     except ValueError:
@@ -136,7 +141,7 @@ def _run_reserve(options: argparse.Namespace) -> int:
             subnets = parse_key(options.lease.replace("/", "-"))
         except ValueError as error:
             raise CtlError(str(error)) from error
-        work_in_store(options, lambda store: store.reserve(subnets, attrs))
+        work_in_etcd(options, lambda store: store.reserve(subnets, attrs), instead=_NO_RESERVATION)
         return _say(options, f"{options.lease}: reserved for the node with this address")
 
     async def reserve(store: EtcdAdmin) -> str:
@@ -147,7 +152,7 @@ def _run_reserve(options: argparse.Namespace) -> int:
             raise CtlError(f"{found.name} was written meanwhile; try again")
         return f"{found.name}: does not expire any more; flannelctl lease release ends that"
 
-    return _say(options, work_in_store(options, reserve))
+    return _say(options, work_in_etcd(options, reserve, instead=_NO_RESERVATION))
 
 
 def _parse(text: str | None, family: int) -> int | None:
@@ -176,7 +181,7 @@ def _run_release(options: argparse.Namespace) -> int:
             raise CtlError(f"{found.name} was written meanwhile, so its node is alive: stop flanneld there first")
         return f"{found.name}: released"
 
-    return _say(options, work_in_store(options, release))
+    return _say(options, work_in_etcd(options, release, instead=_NO_RELEASE))
 
 
 def _say(options: argparse.Namespace, done: str) -> int:

@@ -12,7 +12,7 @@ from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.network_config import parse_network_config
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.output import NOT_WELL, OK, show, show_json
-from flanneld_py.ctl.store import add_store_flags, work_in_store
+from flanneld_py.ctl.store import add_store_flags, read_store, work_in_etcd
 
 if TYPE_CHECKING:
     import argparse
@@ -21,15 +21,22 @@ if TYPE_CHECKING:
     from flanneld_py.core.lease import Lease
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.ctl.subparsers import Subparsers
+    from flanneld_py.store.admin import StoredConfig, StoreReader
     from flanneld_py.store.etcd_admin import EtcdAdmin
 
+_NO_WRITING = (
+    "net-conf.json is in the ConfigMap that flannel's pods mount: kubectl -n kube-flannel edit configmap "
+    "kube-flannel-cfg; the daemons follow what can be followed, and flannelctl net show says what it means"
+)
 _NAMED = 3
 """Leases named in a message; the others are counted."""
 
 
 def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
     """Add `net` to the command line."""
-    parser = subcommands.add_parser("net", help="the cluster's configuration", description="The configuration in etcd.")
+    parser = subcommands.add_parser(
+        "net", help="the cluster's configuration", description="The configuration in the store."
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     show_parser = verbs.add_parser(
         "show",
@@ -55,11 +62,11 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def _run_show(options: argparse.Namespace) -> int:
-    stored = work_in_store(options, lambda store: store.read_config())
+    stored, assigns_subnets = read_store(options, _read)
     if stored.text is None:
         raise CtlError("there is no configuration yet: flannelctl net set Network=10.5.0.0/16 Backend.Type=vxlan")
     try:
-        told, problem = describe_config(judge_config(stored.text)), None
+        told, problem = describe_config(judge_config(stored.text, assigns_subnets=assigns_subnets)), None
     except ConfigError as error:
         told, problem = {}, str(error)
     if options.json:
@@ -71,9 +78,16 @@ def _run_show(options: argparse.Namespace) -> int:
     return NOT_WELL if problem else OK
 
 
-def judge_config(text: str) -> NetworkConfig:
-    """Read a configuration as the daemon would, that of the backend included. Raises ConfigError."""
-    config = parse_network_config(text)
+async def _read(store: StoreReader) -> tuple[StoredConfig, bool]:
+    return await store.read_config(), store.assigns_subnets
+
+
+def judge_config(text: str, *, assigns_subnets: bool = False) -> NetworkConfig:
+    """Read a configuration as the daemon would, that of the backend included. Raises ConfigError.
+
+    A store that assigns subnets by itself heeds no bounds for them.
+    """
+    config = parse_network_config(text, limits=not assigns_subnets)
     parse_backend(config)
     return config
 
@@ -111,7 +125,7 @@ def _run_set(options: argparse.Namespace) -> int:
             raise CtlError("somebody else has written the configuration meanwhile; look at it, and try again")
         return text
 
-    text = work_in_store(options, write)
+    text = work_in_etcd(options, write, instead=_NO_WRITING)
     print(text)
     return OK
 

@@ -1,10 +1,10 @@
-"""Reaching etcd as the daemon does: by flags, by its FLANNELD_* variables, or as the daemon of this node says."""
+"""Reaching the store as the daemon does: by flags, by its FLANNELD_* variables, or as the daemon of this node says."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,14 +12,22 @@ from flanneld_py.core.errors import ConfigError, StoreError
 from flanneld_py.ctl.daemon import NoDaemonError, add_daemon_flags, ask
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.store.etcd_options import DEFAULT_ENDPOINTS, DEFAULT_PREFIX, EtcdOptions, parse_endpoints
+from flanneld_py.store.kube_options import (
+    DEFAULT_ANNOTATION_PREFIX,
+    DEFAULT_NET_CONFIG,
+    KubeOptions,
+    parse_annotation_prefix,
+)
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from flanneld_py.store.admin import StoreReader
     from flanneld_py.store.etcd_admin import EtcdAdmin
 
 Result = TypeVar("Result")
+Admin = TypeVar("Admin", bound="StoreReader")
 
 _FLAGS = {
     "endpoints": "comma list of etcd endpoints",
@@ -30,22 +38,78 @@ _FLAGS = {
     "username": "etcd user name; its password is in --etcd-password-file or FLANNELD_ETCD_PASSWORD",
     "password-file": "file that holds the etcd password",
 }
+_KUBE_FLAGS = {
+    "kubeconfig-file": "kubeconfig file, where the store is Kubernetes",
+    "kube-api-url": "Kubernetes API server",
+    "kube-annotation-prefix": "prefix of the Nodes' annotations",
+    "net-config-path": "the configuration's file with Kubernetes",
+}
+_TOLD = {
+    "kubeconfig_file": "kubeconfig",
+    "kube_annotation_prefix": "annotation_prefix",
+    "net_config_path": "net_config",
+}
+"""What the daemon calls them."""
 _DEFAULTS = {"endpoints": DEFAULT_ENDPOINTS, "prefix": DEFAULT_PREFIX}
 
 
 def add_store_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags by which etcd is reached; whatever is not given is asked of the daemon."""
+    """Add the flags by which the store is reached; whatever is not given is asked of the daemon."""
     add_daemon_flags(parser)
     for name, told in _FLAGS.items():
         parser.add_argument(f"--etcd-{name}", help=told)
+    for name, told in _KUBE_FLAGS.items():
+        parser.add_argument(f"--{name}", help=told)
 
 
-def work_in_store(options: argparse.Namespace, work: Callable[[EtcdAdmin], Awaitable[Result]]) -> Result:
-    """Connect, do the work and return its result. Raises CtlError where etcd does not answer."""
-    from flanneld_py.store.etcd_admin import EtcdAdmin  # gRPC, which commands without etcd need not load
+def read_store(options: argparse.Namespace, work: Callable[[StoreReader], Awaitable[Result]]) -> Result:
+    """Connect to the store, whichever it is, and return what the work reads there.
 
+    Raises CtlError where the store does not answer.
+    """
+    told = _ask_about_store(options)
+    if is_kubernetes(options, told):
+        from flanneld_py.store.kube_admin import KubeAdmin
+
+        return _run_connected(KubeAdmin(_pick_kube_options(options, told)), work)
+    return _run_connected(_make_etcd_admin(options, told), work)
+
+
+def work_in_etcd(
+    options: argparse.Namespace, work: Callable[[EtcdAdmin], Awaitable[Result]], *, instead: str
+) -> Result:
+    """Connect to etcd, do the work and return its result; `instead` says what to do where the store is Kubernetes.
+
+    Raises CtlError where etcd is not the store, or does not answer.
+    """
+    told = _ask_about_store(options)
+    if is_kubernetes(options, told):
+        raise CtlError(f"this cluster's store is Kubernetes: {instead}")
+    return _run_connected(_make_etcd_admin(options, told), work)
+
+
+def is_kubernetes(options: argparse.Namespace, told: Mapping[str, Any]) -> bool:
+    """Say whether the store is Kubernetes: by flags, by the variable that the daemon heeds, or as the daemon says."""
+    if options.kubeconfig_file or options.kube_api_url:
+        return True
+    if options.etcd_endpoints:
+        return False
+    return told.get("type") == "kubernetes" or os.environ.get("FLANNELD_KUBE_SUBNET_MGR", "").lower() in {
+        "1",
+        "t",
+        "true",
+    }
+
+
+def _ask_about_store(options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        return dict(ask(options.subnet_file, "status").get("store", {}))
+    except NoDaemonError:
+        return {}
+
+
+def _run_connected(admin: Admin, work: Callable[[Admin], Awaitable[Result]]) -> Result:
     async def connected() -> Result:
-        admin = EtcdAdmin(pick_options(options))
         try:
             return await work(admin)
         finally:
@@ -57,13 +121,35 @@ def work_in_store(options: argparse.Namespace, work: Callable[[EtcdAdmin], Await
         raise CtlError(str(error)) from error
 
 
-def pick_options(options: argparse.Namespace) -> EtcdOptions:
+def _make_etcd_admin(options: argparse.Namespace, told: dict[str, Any]) -> EtcdAdmin:
+    from flanneld_py.store.etcd_admin import EtcdAdmin  # gRPC, which commands without etcd need not load
+
+    return EtcdAdmin(_pick_etcd_options(options, told))
+
+
+def _pick_kube_options(options: argparse.Namespace, told: Mapping[str, Any]) -> KubeOptions:
+    def pick(name: str, default: str = "") -> str:
+        given: str | None = getattr(options, name)
+        return given or os.environ.get(f"FLANNELD_{name.upper()}") or told.get(_TOLD.get(name, "")) or default
+
+    prefix = pick("kube_annotation_prefix", DEFAULT_ANNOTATION_PREFIX)
+    try:
+        return KubeOptions(
+            # Which Node is ours does not matter to whoever reads them all.
+            node_name=told.get("node") or os.environ.get("NODE_NAME") or platform.node(),
+            api_url=pick("kube_api_url"),
+            kubeconfig=pick("kubeconfig_file"),
+            service_host=os.environ.get("KUBERNETES_SERVICE_HOST", ""),
+            service_port=os.environ.get("KUBERNETES_SERVICE_PORT", ""),
+            annotation_prefix=parse_annotation_prefix(prefix),
+            net_config=Path(pick("net_config_path", DEFAULT_NET_CONFIG)),
+        )
+    except ConfigError as error:
+        raise CtlError(f"--{error}") from error
+
+
+def _pick_etcd_options(options: argparse.Namespace, told: dict[str, Any]) -> EtcdOptions:
     """Return how etcd is reached. Raises CtlError."""
-    told: dict[str, Any] = {}
-    with suppress(NoDaemonError):
-        told = ask(options.subnet_file, "status").get("store", {})
-    if told.get("type", "etcd") != "etcd":
-        raise CtlError(f"this node's store is {told['type']}: use its own tools, such as kubectl")
     if isinstance(told.get("endpoints"), list):
         told["endpoints"] = ",".join(told["endpoints"])
 

@@ -6,41 +6,26 @@ Owns no connection beyond its own use. As for the daemon, every write carries it
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from flanneld_py.core.errors import StoreError
-from flanneld_py.core.lease import encode_attrs, encode_key, parse_key
+from flanneld_py.core.lease import encode_attrs, encode_key
 from flanneld_py.store import etcd_pb2 as pb
+from flanneld_py.store.admin import StoredConfig, StoredLease
 from flanneld_py.store.etcd_api import LEASE_TIME_TO_LIVE, RANGE, TXN
 from flanneld_py.store.etcd_client import EtcdClient
 from flanneld_py.store.etcd_records import Layout, read_lease, read_leases
 
 if TYPE_CHECKING:
     from flanneld_py.core.lease import Lease, LeaseAttrs
-    from flanneld_py.core.lease_event import LeaseRejected
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.store.etcd_options import EtcdOptions
 
 
-class StoredConfig(NamedTuple):
-    """The configuration's text, None where there is none, and the revision that it was written at, 0 for none."""
-
-    text: str | None
-    revision: int
-
-
-class StoredLease(NamedTuple):
-    """One key below `subnets/`: as a lease, or why it cannot be read; seconds left, None if it does not expire."""
-
-    name: str
-    lease: Lease | LeaseRejected
-    value: str
-    seconds_left: int | None
-    revision: int
-
-
 class EtcdAdmin:
     """Single reads and writes; each raises StoreError where etcd does not answer."""
+
+    assigns_subnets = False
 
     def __init__(self, options: EtcdOptions) -> None:
         self._client = EtcdClient(options, random.Random())  # noqa: S311 - spreads load, keeps no secret
@@ -116,9 +101,3 @@ class EtcdAdmin:
 
 def _unchanged(key: bytes, revision: int) -> pb.Compare:
     return pb.Compare(target=pb.Compare.MOD, result=pb.Compare.EQUAL, key=key, mod_revision=revision)
-
-
-def normal_name(text: str) -> str:
-    """Return a lease's key for `10.5.2.0/24` or `10.5.2.0-24`; raise ValueError if it is neither."""
-    name = text.replace("/", "-")
-    return encode_key(*parse_key(name))

@@ -22,7 +22,7 @@ from flanneld_py.ctl.daemon import NoDaemonError, ask
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import NodeView, find_ways, read_node_view
 from flanneld_py.ctl.peers import join
-from flanneld_py.ctl.store import add_store_flags, work_in_store
+from flanneld_py.ctl.store import add_store_flags, read_store
 from flanneld_py.ctl.store_clock import read_store_clock
 from flanneld_py.kernel import neighbour
 from flanneld_py.kernel.checksum_offload import has_offload
@@ -158,7 +158,7 @@ def _read_published(
         return {}
     name = encode_key(*(next((one for one in env.subnets if one.family == family), None) for family in (IPV4, IPV6)))
     try:
-        found = work_in_store(options, lambda store: store.read_lease(name))
+        found = read_store(options, lambda store: store.read_lease(name))
     except CtlError:
         return {}
     if found is None or isinstance(found.lease, LeaseRejected):
