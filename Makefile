@@ -12,6 +12,7 @@ FLANNEL_VERSION := v0.26.7
 # Its CNI plugins: bridge and host-local as of today; the flannel plugin in the newest module that has it.
 PLUGINS := github.com/containernetworking/plugins/plugins
 PLUGINS_VERSION := v1.6.2
+CHAINED := meta/portmap meta/tuning meta/bandwidth meta/firewall
 FLANNEL_PLUGIN_VERSION := v0.9.1
 # WireGuard in user space, for kernels that have none.
 WIREGUARD_VERSION := v0.0.0-20260522210424-ecfc5a8d5446
@@ -97,7 +98,7 @@ peers: ## build genuine Go flannel to measure against, and wireguard-go (needs g
 	@echo $(FLANNEL_VERSION) > $(PEERS)/flannel.version
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install $(PLUGINS)/meta/flannel@$(FLANNEL_PLUGIN_VERSION)
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install \
-	  $(foreach plugin,main/bridge main/loopback main/ptp ipam/host-local ipam/static meta/portmap meta/tuning,$(PLUGINS)/$(plugin)@$(PLUGINS_VERSION))
+	  $(foreach plugin,main/bridge main/loopback main/ptp ipam/host-local ipam/static $(CHAINED),$(PLUGINS)/$(plugin)@$(PLUGINS_VERSION))
 	@GOBIN=$(CURDIR)/$(PEERS)/cni go install github.com/containernetworking/cni/cnitool@v1.2.3
 	@GOBIN=$(CURDIR)/$(PEERS)/wg go install golang.zx2c4.com/wireguard@$(WIREGUARD_VERSION)
 	@mv $(PEERS)/wg/wireguard $(PEERS)/wireguard-go && rmdir $(PEERS)/wg

@@ -1,22 +1,12 @@
-"""Debian's containerd on a node, asked over the Container Runtime Interface as kubelet asks it.
+"""Debian's containerd on a node, asked over the Container Runtime Interface as kubelet asks it."""
 
-Its image is made here, of a static busybox; nothing is fetched.
-"""
-
-import hashlib
-import io
-import json
 import subprocess
-import tarfile
-from pathlib import Path
 
 import grpc
 
+from tests.cni_plugin.pod_image import IMAGE, write_image, write_low_runtime
 from tests.waiting import wait_until
 
-BUSYBOX = Path("/bin/busybox")
-IMAGE = "localhost/pod:1"
-FOREVER = ["/busybox", "sleep", "1000000"]
 CALL_SECONDS = 30
 
 # No cgroups, security modules or raised OOM scores: what a user namespace, in which the tests run, may not have.
@@ -46,46 +36,13 @@ bin_dir = "{bin}"
 conf_dir = "{conf}"
 """
 
-# Nor may it have a group tty, which containerd asks for with every container.
-_RUNC = """\
-#!/bin/sh
-for word; do [ -f "$word/config.json" ] && sed -i 's/,"gid=5"//' "$word/config.json"; done
-exec runc "$@"
-"""
-
 cri, cri_services = grpc.protos_and_services("tests/cni_plugin/cri.proto")
-
-
-def add_file(archive, name, content, mode=0o644):
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(content), mode
-    archive.addfile(entry, io.BytesIO(content))
-
-
-def write_image(path):
-    """Write an image in the format of `docker save`: one layer, in which there is busybox alone."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as archive:
-        add_file(archive, "busybox", BUSYBOX.read_bytes(), 0o755)
-    digest = hashlib.sha256(layer.getvalue()).hexdigest()
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Cmd": FOREVER},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-    }
-    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
-    with tarfile.open(path, "w") as archive:
-        add_file(archive, "config.json", json.dumps(config).encode())
-        add_file(archive, "layer.tar", layer.getvalue())
-        add_file(archive, "manifest.json", json.dumps(manifest).encode())
 
 
 def write_config(folder, socket, bin_dir, conf_dir, snapshotter="native"):
     """Write containerd's configuration for a node; what it keeps lies in `folder`. Returns its path."""
     config, runc = folder / "containerd.toml", folder / "runc"
-    runc.write_text(_RUNC)
-    runc.chmod(0o755)
+    write_low_runtime(runc, "runc")
     names = {"folder": folder, "socket": socket, "image": IMAGE, "runc": runc, "bin": bin_dir, "conf": conf_dir}
     config.write_text(_CONFIG.format(**names, snapshotter=snapshotter))
     return config

@@ -12,6 +12,8 @@ import pytest
 from pyroute2 import IPRoute
 
 PEERS = Path(__file__).parents[2] / ".cache" / "peers" / "cni"
+CHAINED_PATH = f"{PEERS}:/usr/lib/cni"
+"""Where the reference plugins are: as built here, then as Debian installs them."""
 
 pytestmark = [pytest.mark.kernel, pytest.mark.full]
 
@@ -31,7 +33,7 @@ def cnitool(node, verb, network, netns, **more):
     own.mkdir(exist_ok=True)
     inner = f'mount --bind "{own}" /var/lib && exec "{PEERS}/cnitool" {verb} {network} {netns}'
     environment = {
-        "CNI_PATH": f"{node.bin}:{PEERS}",
+        "CNI_PATH": f"{node.bin}:{CHAINED_PATH}",
         "NETCONFPATH": str(node.folder / "lists"),
         "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
         **more,
@@ -72,26 +74,40 @@ def test_cnitool_through_every_verb(node):
     assert "subnet.env is not there yet" in told
 
 
+needs_chained = pytest.mark.skipif(
+    shutil.which("iptables") is None
+    or not all(shutil.which(name, path=CHAINED_PATH) for name in ("portmap", "tuning", "bandwidth", "firewall")),
+    reason="run: apt-get install iptables containernetworking-plugins",
+)
+RATE = 80_000_000
+"""Bits a second."""
+
+
 @needs_peers
-@pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is missing: apt-get install iptables")
-def test_a_published_port_and_a_tuned_device(node):
+@needs_chained
+def test_the_reference_plugins_that_come_after_it(node):
     folder = node.folder / "lists"
     folder.mkdir()
     plugins = [
         {key: value for key, value in node.config().items() if key not in {"name", "cniVersion"}},
         {"type": "portmap", "backend": "iptables", "capabilities": {"portMappings": True}},
         {"type": "tuning", "mtu": 1400, "dataDir": str(node.folder / "tuning")},
+        {"type": "bandwidth", "ingressRate": RATE, "ingressBurst": RATE, "egressRate": RATE, "egressBurst": RATE},
+        {"type": "firewall", "backend": "iptables"},
     ]
     plugins[0]["delegate"] |= {"antiSpoof": True}
     content = {"cniVersion": "1.0.0", "name": "cbr0", "plugins": plugins}
     (folder / "10-flannel.conflist").write_text(json.dumps(content))
     pods = [node.make_pod() for _ in range(2)]
-    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
-    for pod, mapped in zip(pods, (ports, []), strict=True):
-        told = cnitool(node, "add", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped}))
-        assert told[0] == 0, told
-        assert cnitool(node, "check", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped})) == (0, "")
-        assert pod.run(read_mtu) == 1400
+    mapped = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    calls = [(pod.path, json.dumps({"portMappings": ports})) for pod, ports in zip(pods, (mapped, []), strict=True)]
+    for path, arguments in calls:
+        status, told = cnitool(node, "add", "cbr0", path, CAP_ARGS=arguments)
+        assert status == 0, told
+        assert cnitool(node, "check", "cbr0", path, CAP_ARGS=arguments) == (0, "")
+    assert [pod.run(read_mtu) for pod in pods] == [1400, 1400]
+    assert node.host.run(read_limited) == 4  # to each pod, and from it by a device that its packets are led through
+    assert {rule for address in ("10.5.2.2", "10.5.2.3") for rule in firewall_rules(address)} <= rules_of(node)
 
     def listen():
         found = socket.create_server(("0.0.0.0", 80))
@@ -103,10 +119,31 @@ def test_a_published_port_and_a_tuned_device(node):
         with answering:
             answering.sendall(b"here")
             assert caller.recv(9) == b"here"
-    for pod, mapped in zip(pods, (ports, []), strict=True):
-        assert cnitool(node, "del", "cbr0", pod.path, CAP_ARGS=json.dumps({"portMappings": mapped})) == (0, "")
+    for path, arguments in calls:
+        assert cnitool(node, "del", "cbr0", path, CAP_ARGS=arguments) == (0, "")
     node.settle()
     assert node.held() == []
+    assert node.host.run(names) == {"lo", "cni0"}
+    assert not any("10.5.2." in rule for rule in rules_of(node))
+
+
+def firewall_rules(address):
+    return (
+        f"-A CNI-FORWARD -s {address}/32 -j ACCEPT",
+        f"-A CNI-FORWARD -d {address}/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    )
+
+
+def rules_of(node):
+    """All that iptables holds, as `iptables-save` writes it."""
+    done = node.host.run(lambda: subprocess.run(["iptables-save"], capture_output=True, text=True, check=True))
+    return set(done.stdout.splitlines())
+
+
+def read_limited():
+    """How many devices have a token bucket."""
+    with IPRoute() as reader:
+        return sum(found.get_attr("TCA_KIND") == "tbf" for found in reader.get_qdiscs())
 
 
 def read_mtu():

@@ -1,6 +1,6 @@
 """Pods for tests, of the image that there is on every node of a cluster."""
 
-from tests.cni_plugin.containerd import FOREVER, IMAGE
+from tests.cni_plugin.pod_image import FOREVER, IMAGE
 
 
 def pod_template(name, command=FOREVER, **container):

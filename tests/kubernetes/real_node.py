@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from netns_lab.kube_apiserver import ADMIN, FLANNEL, find_kubernetes
-from tests.cni_plugin.containerd import write_config, write_image
+from tests.cni_plugin.containerd import write_config
+from tests.cni_plugin.pod_image import write_image
 from tests.conftest import Namespace
 from tests.test_daemon import FLANNELD, HEALTH_PORT, Node
 from tests.waiting import wait_until

@@ -1,5 +1,6 @@
-"""Pods run by containerd, set up by `flannelctl cni install`: they reach each other, and a port is published."""
+"""Pods run by containerd and podman, after `flannelctl cni install`: they reach each other, a port is published."""
 
+import importlib
 import json
 import shutil
 import socket
@@ -13,28 +14,35 @@ from tests.waiting import wait_until
 
 PEERS = Path(__file__).parents[2] / ".cache" / "peers" / "cni"
 PLUGINS = [PEERS / name for name in ("loopback", "portmap")]
-NEEDED = ("containerd", "ctr", "runc", "iptables", "/bin/busybox")
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.full,
-    pytest.mark.skipif(
-        not all(map(shutil.which, NEEDED)), reason="run: apt-get install containerd runc iptables busybox-static"
-    ),
     pytest.mark.skipif(
         not all(plugin.exists() for plugin in PLUGINS),
         reason=f"{PEERS} lacks loopback or portmap: make peers builds them (needs go)",
     ),
 ]
 
+
+def having(runtime, *packages, programs):
+    """A parameter that is left out where a program is missing."""
+    needed = (*programs, "iptables", "/bin/busybox")
+    reason = f"run: apt-get install {' '.join(packages)} iptables busybox-static"
+    return pytest.param(runtime, marks=pytest.mark.skipif(not all(map(shutil.which, needed)), reason=reason))
+
+
 SERVE = ["/busybox", "nc", "-ll", "-p", "80", "-e", "/busybox", "echo", "here"]
 OUTSIDE, NODE = "192.168.7.1", "192.168.7.2"
 
 
-@pytest.fixture
-def containerd(node):
-    from tests.cni_plugin.containerd import Containerd
-
+@pytest.fixture(
+    params=[
+        having("Containerd", "containerd", "runc", programs=("containerd", "ctr", "runc")),
+        having("Podman", "podman", "crun", programs=("podman", "crun", "conmon")),
+    ]
+)
+def runtime(node, request):
     for plugin in PLUGINS:
         shutil.copy(plugin, node.bin)
     folder = node.folder / "net.d"
@@ -44,7 +52,7 @@ def containerd(node):
     content = json.loads(file.read_text())
     content["plugins"][0] |= {key: node.config()[key] for key in ("subnetFile", "dataDir", "ipam")}
     file.write_text(json.dumps(content))
-    made = Containerd(node, folder)
+    made = getattr(importlib.import_module(f"tests.cni_plugin.{request.param.lower()}"), request.param)(node, folder)
     yield made
     made.close()
 
@@ -84,10 +92,10 @@ def read_from(address):
         return connection.recv(9)
 
 
-def test_pods_by_containerd(node, containerd, outside):
-    wait_until(containerd.is_network_ready)
-    serving = containerd.run_pod("serving", SERVE, [(8080, 80)])
-    asking = containerd.run_pod("asking", ["/busybox", "sleep", "1000000"])
+def test_pods_of_a_runtime(node, runtime, outside):
+    wait_until(runtime.is_network_ready)
+    serving = runtime.run_pod("serving", SERVE, [(8080, 80)])
+    asking = runtime.run_pod("asking", ["/busybox", "sleep", "1000000"])
     assert node.held() == sorted((serving.ip, asking.ip))
     wait_until(lambda: asking.execute("/busybox", "nc", "-w", "1", serving.ip, "80")[0] == 0)
     for address, port in ((serving.ip, "80"), ("10.5.2.1", "8080"), (NODE, "8080")):
