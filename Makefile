@@ -103,8 +103,9 @@ peers: ## build genuine Go flannel to measure against, and wireguard-go (needs g
 	@GOBIN=$(CURDIR)/$(PEERS)/wg go install golang.zx2c4.com/wireguard@$(WIREGUARD_VERSION)
 	@mv $(PEERS)/wg/wireguard $(PEERS)/wireguard-go && rmdir $(PEERS)/wg
 
-pictures: venv ## draw the pictures of the lab's page that the README shows (needs chromium)
-	@$(SANDBOX) env NETNS_LAB_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -k browser tests/netns_lab/test_lab_web.py
+pictures: venv ## draw the pictures of the lab's page and of flannelctl that the documents show (needs chromium)
+	@$(SANDBOX) env NETNS_LAB_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m pytest -q -k "browser or terminal" \
+	  tests/netns_lab/test_lab_web.py tests/netns_lab/test_lab_terminal.py
 
 bench: venv ## time this daemon, beside Go flannel after make peers (BENCH_ARGS='all' for all sizes)
 	@if [ -x $(PEERS)/flannel ]; then \

@@ -55,7 +55,10 @@ def _show_rich(parts: Sequence[Table | str]) -> bool:
     console = Console(highlight=False)
     for part in parts:
         if isinstance(part, str):
-            console.print(part, markup=False, soft_wrap=True)
+            line = Text(part)
+            for pattern, style in _LINE_STYLES:
+                line.highlight_regex(pattern, style)
+            console.print(line, soft_wrap=True)
             continue
         shown = RichTable(title=part.title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in part.columns:
@@ -68,6 +71,14 @@ def _show_rich(parts: Sequence[Table | str]) -> bool:
 
 
 _STYLES = {"ok": "green", "up": "green", "error": "bold red", "warning": "yellow"}
+_STYLES |= dict.fromkeys(("no answer", "no underlay", "waiting"), "yellow")
+_LINE_STYLES = (
+    (r"^  [a-z_0-9A-Z]+(?= )", "cyan"),
+    (r"(?<=: )ready$|^nothing found$", "bold green"),
+    (r"(?<=: )not ready$|^  missing.*|^  \S+ +cannot be followed.*", "bold red"),
+    (r"^not checked: .*", "yellow"),
+)
+"""Of lines: the name that a fact has, and what is good or bad news."""
 
 
 def _pick_style(column: str, cell: str) -> str:

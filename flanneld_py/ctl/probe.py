@@ -81,22 +81,23 @@ def read_all_rows(
 
 
 def _describe_row(row: Sequence[Mapping[str, Any]], interval: float) -> list[str | Table]:
-    columns = ["subnet", "node", "state"]
-    columns += [f"{way} {what}" for way in (UNDERLAY, OVERLAY) for what in ("ms", "lost", "bytes")]
+    columns = ("subnet", "node", "state", UNDERLAY, OVERLAY)
     cells = [
-        [one["subnet"], one["public_ip"], one["state"], *_describe_way(one[UNDERLAY]), *_describe_way(one[OVERLAY])]
+        [one["subnet"], one["public_ip"], one["state"], _describe_way(one[UNDERLAY]), _describe_way(one[OVERLAY])]
         for one in row
     ]
     told = f"{len(row)} peers, each probed every {interval:g} s or when it is its turn"
     return [Table("", columns, cells), told] if row else ["no peer was probed yet"]
 
 
-def _describe_way(way: Mapping[str, Any]) -> list[str]:
+def _describe_way(way: Mapping[str, Any]) -> str:
     if not way["sent"]:
-        return ["-", "-", "-"]
+        return "-"
+    if way["lost"] == way["sent"]:
+        return _SILENT
     size = f"{way['mtu'] or '?'} of {way['wanted']}" if way["mtu"] < way["wanted"] else str(way["mtu"])
-    lost = f"{way['lost']} of {way['sent']}"
-    return [format_time(way["round_trip"]), lost, size if way["round_trip"] else "-"]
+    lost = [f"{way['lost']} of {way['sent']} lost"] if way["lost"] else []
+    return ", ".join([f"{format_time(way['round_trip'])} ms", *lost, f"{size} bytes"])
 
 
 def format_time(microseconds: int) -> str:

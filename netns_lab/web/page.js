@@ -6,8 +6,8 @@ const former = new Map(); // counters of the look before, by node and device, fo
 const rates = new Map();
 let chosen = null; // {kind: "node" or "etcd", name}
 
-const CENTRE = { x: 450, y: 325 };
-const RADIUS = { x: 335, y: 175 };
+const CENTRE = { x: 450, y: 330 };
+const RADIUS = { x: 335, y: 180 };
 const ETCD = { x: 450, y: 32 };
 const LETTER = 7.4; // mean width, to give labels a ground
 const BOX = { width: 190, height: 88 };
@@ -40,7 +40,11 @@ function choice(kind, name, label) {
   });
   const choose = () => { chosen = { kind, name }; draw(); };
   group.addEventListener("click", choose);
-  group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") choose(); });
+  group.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault(); // a space would scroll the page as well
+    choose();
+  });
   return group;
 }
 
@@ -61,10 +65,17 @@ function along(from, bend, to) {
   return (1 - share) ** 2 * from + 2 * (1 - share) * share * bend + share ** 2 * to;
 }
 
+// Whether packets of one node to the other go through its tunnel device.
+function isInside(one, other) {
+  const route = one.routes.find((each) => other.subnets.includes(each.to));
+  return one.devices.some((device) => route?.device === device.name);
+}
+
 function drawTunnel(from, to, one, other) {
   const { pairs, lost, mean } = between(one, other);
   const state = pairs === 0 ? "" : lost.length ? "bad" : "good";
-  const label = pairs === 0 ? "" : lost.length ? `${lost.length} of ${pairs} lost` : `${mean.toFixed(2)} ms`;
+  const way = isInside(one, other) ? "tunnel" : "direct";
+  const label = pairs === 0 ? "" : lost.length ? `${lost.length} of ${pairs} lost` : `${mean.toFixed(2)} ms ${way}`;
   const middle = { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
   const bend = { x: middle.x + (CENTRE.x - middle.x) * 0.25, y: middle.y + (CENTRE.y - middle.y) * 0.25 };
   const path = `M ${from.x} ${from.y} Q ${bend.x} ${bend.y} ${to.x} ${to.y}`;
@@ -73,7 +84,7 @@ function drawTunnel(from, to, one, other) {
   const sign = element("g", {},
     element("rect", { class: "ground", x: at.x - width / 2, y: at.y - 11, width, height: 22 }),
     element("text", { class: `label ${state}`, x: at.x, y: at.y + 4 }, label));
-  return [element("path", { class: `tunnel ${state}`, d: path }), sign];
+  return [element("path", { class: `tunnel ${state} ${way === "tunnel" ? "inside" : ""}`, d: path }), sign];
 }
 
 function drawNode(node, at) {
@@ -113,6 +124,7 @@ function drawMember(member, index, count) {
 function draw() {
   if (!told.state) return;
   const { nodes, etcd } = told.state;
+  chosen ??= { kind: "node", name: nodes[0].name };
   const focused = document.activeElement?.getAttribute("data-name");
   const places = nodes.map((_, index) => position(index, nodes.length));
   const tunnels = nodes.flatMap((one, index) =>
@@ -146,47 +158,63 @@ function definition(term, text, kind = "") {
 }
 
 function drawDetails(nodes, etcd) {
-  chosen ??= { kind: "node", name: nodes[0].name };
-  const list = chosen.kind === "node" ? nodes : etcd;
-  const found = list.find((each) => each.name === chosen.name);
+  const all = chosen.kind === "node" ? nodes : etcd;
+  const found = all.find((each) => each.name === chosen.name);
   const details = document.getElementById("details");
   if (!found) return;
   const rows = chosen.kind === "node" ? describeNode(found) : describeMember(found);
   const focused = document.activeElement?.getAttribute("data-fault");
   const buttons = told.faults[chosen.kind].map((fault) => {
-    const button = html("button", { type: "button", "data-fault": fault.name }, fault.label);
+    const kind = /^(mend|start)-/.test(fault.name) ? "mends" : "breaks";
+    const button = html("button", { type: "button", class: kind, "data-fault": fault.name }, fault.label);
     button.addEventListener("click", () => breakIt(fault.name, found.name));
     return button;
   });
   const problem = document.getElementById("problem") ?? html("p", { id: "problem", role: "alert" });
-  details.replaceChildren(html("h2", {}, found.name), html("dl", {}, ...rows), html("div", { class: "faults" }, ...buttons), problem);
+  details.replaceChildren(
+    html("h2", {}, found.name), ...rows,
+    heading("break and mend"), html("div", { class: "faults" }, ...buttons), problem,
+  );
   if (focused) details.querySelector(`[data-fault="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function heading(text) {
+  return html("h3", {}, text);
+}
+
+function list(...definitions) {
+  return html("dl", {}, ...definitions.flat());
 }
 
 function describeNode(node) {
   const devices = node.devices.flatMap((device) => {
-    const rate = rates.get(`${node.name} ${device.name}`);
+    const rate = rates.get(`${node.name} ${device.name}`) ?? { received: 0, sent: 0 };
     return [
-      ...definition(device.name, `${amount(device.received)} in, ${amount(device.sent)} out`),
-      ...(rate ? definition("at present", `${amount(rate.received)}/s in, ${amount(rate.sent)}/s out`) : []),
+      definition(`${device.name} in`, `${amount(device.received)}, now ${amount(rate.received)}/s`),
+      definition(`${device.name} out`, `${amount(device.sent)}, now ${amount(rate.sent)}/s`),
     ];
   });
   return [
-    ...definition("daemon", node.daemon, PLACES[node.daemon]),
-    ...definition("address", node.addresses.join(" ")),
-    ...definition("underlay", node.underlay),
-    ...definition("subnet", node.subnets.join(" ") || "none yet"),
-    ...(devices.length ? devices : definition("tunnel", "no device", "bad")),
-    ...node.pods.flatMap((pod) => definition(pod.name, pod.addresses.join(" "))),
-    ...node.routes.flatMap((route) => definition(route.to, `via ${route.via} ${route.device}`)),
+    list(
+      definition("daemon", node.daemon, PLACES[node.daemon]),
+      definition("address", `${node.addresses.join(" ")} (${node.underlay})`),
+      definition("subnet", node.subnets.join(" ") || "none yet", node.subnets.length ? "" : "wait"),
+      ...(devices.length ? devices : [definition("tunnel", "no device", "bad")]),
+    ),
+    heading("pods"),
+    list(...(node.pods.length ? node.pods.map((pod) => definition(pod.name, pod.addresses.join(" "))) : [definition("none", "")])),
+    heading("routes to other nodes"),
+    list(...(node.routes.length
+      ? node.routes.map((route) => definition(route.to, `${route.via} ${route.device}`))
+      : [definition("none", "", "bad")])),
   ];
 }
 
 function describeMember(member) {
-  return [
-    ...definition("process", member.running ? "runs" : "ended", member.running ? "good" : "bad"),
-    ...definition("healthy", member.healthy ? "yes" : "no", member.healthy ? "good" : "bad"),
-  ];
+  return [list(
+    definition("process", member.running ? "runs" : "ended", member.running ? "good" : "bad"),
+    definition("healthy", member.healthy ? "yes" : "no", member.healthy ? "good" : "bad"),
+  )];
 }
 
 function amount(bytes) {
