@@ -10,7 +10,7 @@ from tests.kubernetes.real_node import RealNode
 from tests.store.etcd_server import EtcdServer
 from tests.test_daemon import HUB, Cluster
 
-NETWORK, NETWORK6 = "10.244.0.0/16", "fd10:244::/48"
+NETWORK = "10.244.0.0/16"
 
 
 class KubernetesCluster(Cluster):
@@ -18,12 +18,14 @@ class KubernetesCluster(Cluster):
 
     network = NETWORK
 
-    def __init__(self, make_namespace, folder):
+    def __init__(self, make_namespace, folder, *more_networks):
+        """Nodes get a podCIDR of NETWORK, and one of each of the other networks."""
         super().__init__(make_namespace, folder)
         etcd = folder / "kube-etcd"
         etcd.mkdir()
         self.kube = KubeServer(folder / "kube", HUB, EtcdServer(etcd))
         self._programs = []
+        self._more_networks = more_networks
         self.admin = folder / "admin"
         self.net_config = json.dumps({"Network": NETWORK, "Backend": {"Type": "vxlan"}})
 
@@ -36,7 +38,7 @@ class KubernetesCluster(Cluster):
             "kube-controller-manager",
             *common,
             "--allocate-node-cidrs",
-            f"--cluster-cidr={NETWORK},{NETWORK6}",
+            f"--cluster-cidr={','.join((NETWORK, *self._more_networks))}",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             f"--service-account-private-key-file={api.folder / 'accounts.key'}",
             f"--root-ca-file={api.ca}",

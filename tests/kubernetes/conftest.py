@@ -11,8 +11,8 @@ _NEEDED = ("containerd", "ctr", "runc", "iptables", "busybox")
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Kubernetes without a node."""
+def cluster(tmp_path_factory, request):
+    """Kubernetes without a node; with more networks of pods where the file of tests has MORE_NETWORKS."""
     missing = [name for name in _NEEDED if shutil.which(name) is None]
     if missing:
         pytest.skip(f"no {', '.join(missing)}: apt-get install containerd runc iptables busybox-static")
@@ -22,7 +22,8 @@ def cluster(tmp_path_factory):
         namespaces.append(Namespace())
         return namespaces[-1]
 
-    made = KubernetesCluster(make_namespace, tmp_path_factory.mktemp("cluster"))
+    more = getattr(request.module, "MORE_NETWORKS", ())
+    made = KubernetesCluster(make_namespace, tmp_path_factory.mktemp("cluster"), *more)
     try:
         made.start()
         yield made

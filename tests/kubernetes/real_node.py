@@ -232,17 +232,17 @@ class RealNode(Node):
         folder = self.file("/var/lib/cni/networks/cbr0")
         return {file.name for file in folder.iterdir() if file.name[0].isdigit()} if folder.exists() else set()
 
-    def status_of(self, name):
-        """What the kernel says of the node's only process of that name (proc_pid_status(5))."""
+    def statuses_of(self, name):
+        """What the kernel says of each of the node's processes of that name (proc_pid_status(5))."""
         own = Path(self.namespace.path).stat().st_ino
-        found = [
-            status
-            for folder in Path("/proc").glob("[0-9]*")
-            for status in [dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())]
-            if status["Name"] == name and (folder / "ns/net").stat().st_ino == own
-        ]
-        (status,) = found
-        return {key: text.strip() for key, text in status.items()}
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended in the meantime
+                lines = (folder / "status").read_text().splitlines()
+                status = {key: text.strip() for key, _, text in (line.partition(":") for line in lines)}
+                if status["Name"] == name and (folder / "ns/net").stat().st_ino == own:
+                    found.append(status)
+        return found
 
     def namespace_of(self, pod):
         """The network namespace of a running pod of this node; to be closed."""

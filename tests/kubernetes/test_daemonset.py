@@ -4,24 +4,23 @@ The tests are one story: each begins with what the one before has left.
 """
 
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import pytest
 
 from tests.kube_server import MANIFESTS
 from tests.kubernetes.answering import Answering, Talk
+from tests.kubernetes.image import IMAGE, needs_image
 from tests.kubernetes.pods import on_every_node, pod_template
 from tests.waiting import wait_until
-
-IMAGES = sorted((Path(__file__).parents[2] / "dist").glob("flanneld-py_*_image.tar"))
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.kubernetes,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(not IMAGES, reason="no image of the daemon in dist: make image builds it (needs buildah)"),
+    needs_image,
 ]
 
+MORE_NETWORKS = ("fd10:244::/48",)
 NET_ADMIN, NET_RAW = 12, 13
 FILTERED = "2"
 SERVE = ["/busybox", "nc", "-ll", "-p", "80", "-e", "/busybox", "echo", "here"]
@@ -33,7 +32,7 @@ def nodes(cluster):
     cluster.serve_in_cluster()
     made = cluster.add_node(), cluster.add_node()
     for node in made:
-        node.import_image(IMAGES[-1])
+        node.import_image(IMAGE)
         node.install_loopback()
         node.start_kube_proxy("iptables")
     return made
@@ -77,7 +76,7 @@ def test_the_file_for_kubectl_apply_brings_a_network(cluster, nodes):
 
 def test_the_daemon_may_do_what_the_manifest_says_and_no_more(nodes):
     for node in nodes:
-        status = node.status_of("flanneld")
+        (status,) = node.statuses_of("flanneld")
         assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 1 << NET_ADMIN | 1 << NET_RAW
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", FILTERED)
 
