@@ -339,11 +339,23 @@ def test_waits_for_etcd_then_for_the_configuration(empty_cluster):
     daemon = node.start()
     daemon.says("connection refused")
     assert daemon.ask("/healthz") == (200, "flanneld is running\n")
-    assert daemon.ask("/readyz") == (503, "starting: configuration, uplink and lease are not complete yet\n")
+    status, text = daemon.ask("/readyz")
+    assert (status, text.splitlines()[0]) == (503, "starting: waits for a configuration in the store")
+    assert "connection refused" in text
     assert not daemon.subnet_file.exists()
     empty_cluster.start_etcd()
     daemon.says("waiting: for=configuration reason=there is none yet in the store")
+    assert daemon.ask("/readyz")[1].splitlines()[0] == "starting: waits for a configuration in the store"
+    uplink = node.index("eth0")
+    node.do(lambda ipr: ipr.link("set", index=uplink, state="down"))
+    node.do(lambda ipr: ipr.link("set", index=uplink, state="up"))  # without its default route
     empty_cluster.set_config(CONFIG)
+    daemon.says("waiting: for=uplink")
+    assert (
+        "starting: waits for an uplink\nwaiting: for=uplink reason=there is no default route"
+        in daemon.ask("/readyz")[1]
+    )
+    node.do(lambda ipr: ipr.route("add", dst="default", gateway=HUB))
     daemon.is_ready()
     assert daemon.ask("/readyz") == (200, "flanneld is ready\n")
     assert "Traceback" not in daemon.log
@@ -500,6 +512,19 @@ def test_metrics_are_read_by_prometheus_own_parser(cluster):
     assert 10e6 < found["process_resident_memory_bytes",] < 200e6
     if promtool := shutil.which("promtool"):
         subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, capture_output=True)
+
+
+def test_every_line_of_a_whole_life_is_json(cluster):
+    node = cluster.add_node()
+    daemon = node.start("--log-format=json", "-v=10")
+    wait_until(lambda: '"event": "ready"' in daemon.log)
+    cluster.ctl("put", f"{PREFIX}/subnets/nonsense", "x")
+    node.do(lambda ipr: ipr.link("del", index=node.index("flannel.1")))
+    wait_until(lambda: '"event": "leases skipped"' in daemon.log and daemon.log.count('"event": "device made"') == 2)
+    daemon.stop()
+    told = [json.loads(line) for line in daemon.lines]
+    assert {"debug", "info", "warning"} <= {line["level"] for line in told}
+    assert all(line["event"] and line["time"] for line in told)
 
 
 def test_ten_thousand_leases_are_a_handful_of_lines(cluster):

@@ -121,6 +121,7 @@ def test_the_uplink_is_replaced_by_another_device(cluster, pair):
     one.do(lambda ipr: ipr.link("del", index=one.uplink))
     first.says("uplink not followed, waiting for one that serves")
     assert ask_status(first)["configuration"]["uplink"]
+    assert "uplink: " in first.ask("/readyz")[1]
     cluster.hub.plug_in("again", one.namespace)
     one.do(one._make_uplink)
     one.uplink = one.index("eth0")

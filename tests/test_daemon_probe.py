@@ -6,6 +6,7 @@ import socket
 import subprocess
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from flanneld_py.core import probe
 from tests.ctl.test_ctl_node import run
@@ -173,6 +174,18 @@ def test_members_alone_are_answered(cluster):
     two.namespace.run(flood)
     wait_until(lambda: refused(one)["unreadable"] == before["unreadable"] + 1)
     assert refused(one)["too many"] > before["too many"]
+    _, text = one.daemons[0].ask("/metrics")
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert found["flanneld_probe_peers", "ok"] == 1
+    assert (
+        found["flanneld_probe_sent_total", "overlay"] >= found["flanneld_probe_round_trip_seconds_count", "overlay"] > 0
+    )
+    if promtool := shutil.which("promtool"):
+        subprocess.run([promtool, "check", "metrics"], input=text, text=True, check=True, capture_output=True)
 
 
 def test_a_port_that_is_taken_stops_nothing_else(cluster):

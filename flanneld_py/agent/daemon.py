@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flanneld_py.agent.claim import claim_device, claim_subnet_file, turn_away
+from flanneld_py.agent.claim import claim_subnet_file
 from flanneld_py.agent.control import serve_control
 from flanneld_py.agent.former_backend import Former, Present, find_former, remove_former
 from flanneld_py.agent.ground import GroundKeeper
@@ -28,7 +28,7 @@ from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.agent.retry import until_it_works
 from flanneld_py.agent.rule_keeper import RuleKeeper
 from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of, members_of
-from flanneld_py.agent.startup import Node, heed_store, obtain_lease, wait_for_claim, wait_for_config, wait_for_uplink
+from flanneld_py.agent.startup import Node, heed_store, start_node, wait_for_claim
 from flanneld_py.agent.status import NodeStatus
 from flanneld_py.agent.subnet_file import SubnetFile, read_former_subnets
 from flanneld_py.agent.watchdog import tell_watchdog
@@ -115,7 +115,7 @@ async def _run(options: Options) -> None:
         status.follow(store)
         metrics.add("store", store)
         options = await heed_store(options, store, rng)
-        node = await _start(stack, options, store, sock, rng)
+        node = await start_node(stack, options, store, sock, rng=rng, tell=status.wait_for)
         on_demand = _make_on_demand(options, node, store, sock, rng)
         devices = devices_of(node, on_demand=on_demand is not None)
         if on_demand is None:
@@ -263,21 +263,6 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, me
         pages = {"/metrics": Page(CONTENT_TYPE, metrics.encode)}
         health = await serve_health(options.healthz_ip, options.healthz_port, reports, pages)
         stack.callback(health.close)
-
-
-async def _start(
-    stack: AsyncExitStack, options: Options, store: SubnetManager, sock: NetlinkSocket, rng: random.Random
-) -> Node:
-    config, make_backend = await wait_for_config(store)
-    uplink = await wait_for_uplink(options, config, sock, rng)
-    backend = make_backend(uplink)
-    name = backend.claim_name
-    claim = stack.enter_context(await wait_for_claim(f"device {name}", partial(claim_device, name)))
-    loop = asyncio.get_running_loop()
-    loop.add_reader(claim, turn_away, claim)
-    stack.callback(loop.remove_reader, claim)
-    request, held = await obtain_lease(store, config, backend, sock, subnet_file=options.subnet_file, rng=rng)
-    return Node(config, uplink, backend, request, held)
 
 
 def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:

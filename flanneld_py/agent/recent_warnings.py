@@ -15,7 +15,10 @@ class RecentWarnings(logging.Handler):
         super().__init__(logging.WARNING)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self.lines: deque[str] = deque(maxlen=_KEPT)
+        self.last = ""
+        """The last one, without time and level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep one."""
+        self.last = record.getMessage()
         self.lines.append(self.format(record))

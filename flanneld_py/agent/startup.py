@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from flanneld_py.agent.claim import ClaimedError
+from flanneld_py.agent.claim import ClaimedError, claim_device, turn_away
 from flanneld_py.agent.retry import until_it_works
 from flanneld_py.agent.subnet_file import read_former_subnets
 from flanneld_py.backends.registry import parse_backend
@@ -22,6 +23,7 @@ from flanneld_py.store.subnet_manager import LeaseRequest
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+    from contextlib import AsyncExitStack
     from pathlib import Path
 
     from flanneld_py.agent.options import Options
@@ -159,3 +161,29 @@ async def obtain_lease(
     held = await until_it_works("a lease", lambda: store.acquire(request), StoreError, rng)
     log.info("lease acquired: key=%s ttl=%s", held.key, held.ttl)
     return request, held
+
+
+async def start_node(
+    stack: AsyncExitStack,
+    options: Options,
+    store: SubnetManager,
+    sock: NetlinkSocket,
+    *,
+    rng: random.Random,
+    tell: Callable[[str], None],
+) -> Node:
+    """Wait for all that a node needs, telling for what each time; what it claims is let go with the stack."""
+    tell("a configuration in the store")
+    config, make_backend = await wait_for_config(store)
+    tell("an uplink")
+    uplink = await wait_for_uplink(options, config, sock, rng)
+    backend = make_backend(uplink)
+    name = backend.claim_name
+    tell(f"the device {name}, which another daemon holds")
+    claim = stack.enter_context(await wait_for_claim(f"device {name}", partial(claim_device, name)))
+    loop = asyncio.get_running_loop()
+    loop.add_reader(claim, turn_away, claim)
+    stack.callback(loop.remove_reader, claim)
+    tell("a lease")
+    request, held = await obtain_lease(store, config, backend, sock, subnet_file=options.subnet_file, rng=rng)
+    return Node(config, uplink, backend, request, held)

@@ -38,7 +38,12 @@ class NodeStatus:
         self._follower: NodeFollower | None = None
         self._prober: Prober | None = None
         self._started = time.monotonic()
+        self._awaited = "the store"
         self.recent = RecentWarnings()
+
+    def wait_for(self, what: str) -> None:
+        """Tell that the start waits for this now."""
+        self._awaited = what
 
     def follow(self, store: SubnetManager) -> None:
         """Tell of this store from now on."""
@@ -90,13 +95,16 @@ class NodeStatus:
     def readiness(self) -> Report:
         """Say whether packets are carried: lease held, leases of the others known, kernel as it should be."""
         if self._parts is None:
-            return "", ["starting: configuration, uplink and lease are not complete yet"]
+            return "", [f"starting: waits for {self._awaited}", *([self.recent.last] if self.recent.last else [])]
         _, reconciler, _ = self._parts
         wrong = self.outages()
         if not reconciler.leases.complete:
             wrong.append("leases: the store has not told all of them yet")
         elif not reconciler.synced.is_set():
             wrong.append("kernel: the first reconcile is not complete yet")
+        uplink = self._follower.describe()["uplink"] if self._follower else None
+        if uplink:
+            wrong.append(f"uplink: {uplink}")
         return "flanneld is ready", wrong
 
     def outages(self) -> list[str]:

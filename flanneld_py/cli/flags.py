@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ class Flag:
         return _VARIABLE_PREFIX + self.name.replace("-", "_").upper()
 
 
-def parse_flags(flags: Iterable[Flag], words: Sequence[str], environ: Mapping[str, str]) -> dict[str, object]:
+def parse_flags(flags: Iterable[Flag], words: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the value of each flag: from the command line, else its variable, else its default.
 
     A bare word, or `--`, ends parsing. Repeatable flags give tuples. Raises FlagError and HelpRequestedError.

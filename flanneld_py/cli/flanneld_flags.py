@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flanneld_py.agent.options import Options
 from flanneld_py.cli.flags import Flag, FlagError, parse_boolean, parse_choice, parse_integer, parse_seconds, parse_text
-from flanneld_py.cli.log_format import FORMATS
+from flanneld_py.cli.log_format import FORMATS, parse_modules
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.prefix import parse_prefix
 from flanneld_py.core.probe import PORT
@@ -134,7 +134,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("resync-interval", 60.0, parse_seconds, "seconds between full comparisons with the kernel"),
     Flag("log-format", "text", parse_choice(FORMATS), "how to write the log: text or json"),
     _number("v", 0, -(2**31), 2**31 - 1, "how much to log: 0 events, 4 and more details"),
-    _text("vmodule", "", "accepted as by Go flanneld"),
+    Flag("vmodule", (), parse_modules, "comma list of PATTERN=LEVEL: -v for single modules, as reconciler=4,etcd_*=4"),
     _text("log_backtrace_at", "", "accepted as by Go flanneld"),
     _switch("version", False, "print the version and exit"),
 )

@@ -10,12 +10,18 @@ import logging
 import os
 import re
 import sys
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMATS = ("text", "json")
+Modules = tuple[tuple[str, int], ...]
+"""Patterns of modules' names (those of files without .py), each with the verbosity that they have."""
+
+_DETAILS = 4
+"""From this verbosity on, details are logged."""
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Levels with syslog's numbers for them (sd-daemon(3)); what is below is 7, debug."""
@@ -73,6 +79,14 @@ def _prioritise(record: logging.LogRecord, text: str) -> str:
     return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
 
 
+def _level(verbosity: int) -> int:
+    return logging.DEBUG if verbosity >= _DETAILS else logging.INFO
+
+
+def _pick_verbosity(module: str, modules: Modules, otherwise: int) -> int:
+    return next((level for pattern, level in modules if fnmatchcase(module, pattern)), otherwise)
+
+
 def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
     """Say whether a descriptor leads to systemd's journal, by what systemd says of it (systemd.exec(5))."""
     try:
@@ -82,11 +96,30 @@ def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-def set_up_log(level: int, chosen: str, environ: Mapping[str, str]) -> None:
-    """Have the log of this process written to standard error in one of FORMATS."""
+def parse_modules(text: str) -> Modules:
+    """Read `--vmodule`: patterns of modules' names with their levels, as `reconciler=4,etcd_*=4`. Raises ValueError."""
+    found = []
+    for part in filter(None, text.split(",")):
+        pattern, equals, level = part.strip().partition("=")
+        if not (pattern and equals and level.isascii() and level.isdecimal()):
+            raise ValueError(f"{part!r} is no PATTERN=LEVEL; expected such as reconciler=4,etcd_*=4")
+        found.append((pattern, int(level)))
+    return tuple(found)
+
+
+def set_up_log(verbosity: int, modules: Modules, chosen: str, environ: Mapping[str, str]) -> None:
+    """Have the log of this process written to standard error in one of FORMATS.
+
+    Details are logged from a `verbosity` of 4 on; `modules` have one of their own, that of the first pattern that fits.
+    """
     to_journal = is_journal(sys.stderr.fileno(), environ)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter({"text": TextFormatter, "json": JsonFormatter}[chosen](to_journal=to_journal))
-    logging.basicConfig(level=level, handlers=[handler])
+    if modules:
+        handler.addFilter(lambda record: record.levelno >= _level(_pick_verbosity(record.module, modules, verbosity)))
+    logging.basicConfig(
+        level=_level(max([verbosity, *(level for _, level in modules)])),
+        handlers=[handler],
+    )
     for library in ("asyncio", "grpc"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("flanneld")
 
-_DETAILS = 4
-"""From this -v on, details are logged."""
 _COLLECT_AFTER = (20_000, 20, 50)
 """New objects until Python looks for cycles among them, and after how many such looks for those among older ones."""
 
@@ -49,8 +47,7 @@ def _main(words: list[str]) -> int:
     except FlagError as error:
         print(f"flanneld: {error}", file=sys.stderr)
         return 2
-    level = logging.DEBUG if isinstance(values["v"], int) and values["v"] >= _DETAILS else logging.INFO
-    set_up_log(level, str(values["log-format"]), os.environ)
+    set_up_log(values["v"], values["vmodule"], values["log-format"], os.environ)
     return _run(options)
 
 

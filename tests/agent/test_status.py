@@ -1,3 +1,4 @@
+import logging
 import time
 from types import SimpleNamespace
 
@@ -35,7 +36,13 @@ def status(parts):
 def test_at_the_start_it_lives_but_is_not_ready():
     status = NodeStatus()
     assert status.health() == ("flanneld is running", [])
-    assert status.readiness()[1] == ["starting: configuration, uplink and lease are not complete yet"]
+    assert status.readiness()[1] == ["starting: waits for the store"]
+    status.wait_for("an uplink")
+    log = logging.getLogger("here")
+    log.addHandler(status.recent)
+    log.warning("waiting: for=%s reason=%s", "uplink", "there is none")
+    log.removeHandler(status.recent)
+    assert status.readiness()[1] == ["starting: waits for an uplink", "waiting: for=uplink reason=there is none"]
     assert status.describe()["ready"] is False
 
 

@@ -37,7 +37,7 @@ GO_FLAGS = {
     "net-config-path": "/etc/kube-flannel/net-conf.json",
     "set-node-network-unavailable": True,
     "v": 0,
-    "vmodule": "",
+    "vmodule": (),
     "log_backtrace_at": "",
     "version": False,
 }

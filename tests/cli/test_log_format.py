@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flanneld_py.cli.log_format import JsonFormatter, TextFormatter, is_journal, split_fields
+from flanneld_py.cli.log_format import JsonFormatter, TextFormatter, is_journal, parse_modules, split_fields
 
 FLANNELD = Path(sys.executable).with_name("flanneld")
 
@@ -77,3 +77,38 @@ def test_an_unknown_format_is_wrong_use():
         2,
         "flanneld: --log-format: 'xml' is not known; expected one of: text, json\n",
     )
+
+
+LOG_FROM_TWO_MODULES = """
+import logging, os, sys
+from flanneld_py.cli.log_format import parse_modules, set_up_log
+set_up_log(int(sys.argv[1]), parse_modules(sys.argv[2]), "json", os.environ)
+log = logging.getLogger("a")
+for module in ("reconciler", "etcd_watch"):
+    for level in (logging.DEBUG, logging.INFO):
+        if log.isEnabledFor(level):
+            word = logging.getLevelName(level).lower()
+            log.handle(log.makeRecord("a", level, f"/somewhere/{module}.py", 1, f"{module} {word}", (), None))
+"""
+
+
+def test_modules_have_a_verbosity_of_their_own():
+    assert parse_modules("reconciler=4,etcd_*=2") == (("reconciler", 4), ("etcd_*", 2))
+    for text in ("reconciler", "=4", "a=b", "a=-1"):
+        with pytest.raises(ValueError, match="PATTERN=LEVEL"):
+            parse_modules(text)
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "modules", "told"),
+    [
+        (0, "", ["reconciler info", "etcd_watch info"]),
+        (4, "", ["reconciler debug", "reconciler info", "etcd_watch debug", "etcd_watch info"]),
+        (0, "etcd_*=4", ["reconciler info", "etcd_watch debug", "etcd_watch info"]),
+        (4, "recon*=0", ["reconciler info", "etcd_watch debug", "etcd_watch info"]),
+    ],
+)
+def test_what_is_logged(verbosity, modules, told):
+    command = [sys.executable, "-c", LOG_FROM_TWO_MODULES, str(verbosity), modules]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == told
