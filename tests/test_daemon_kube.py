@@ -148,6 +148,14 @@ def test_one_nodes_bad_annotation_harms_nobody_else(cluster):
     assert "10.5.72.0/24" in node.routes()
 
 
+def test_on_demand_says_that_all_peers_are_programmed(cluster):
+    one, two = cluster.make_node(), cluster.make_node()
+    daemon = cluster.start(one, "--on-demand").is_ready()
+    daemon.says("on demand needs a store that finds single leases: all peers are programmed as they appear")
+    cluster.start(two).is_ready()
+    wait_until(lambda: leads_to(one, two, key_of(two)))
+
+
 def test_the_operators_addresses(cluster):
     one, two = cluster.make_node(), cluster.make_node()
     kube = cluster.kube

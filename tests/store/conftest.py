@@ -108,8 +108,8 @@ async def make_relay():
     """A function that puts a relay before a port."""
     relays = []
 
-    async def make(port):
-        relays.append(Relay(port))
+    async def make(port, **manners):
+        relays.append(Relay(port, **manners))
         await relays[-1].restore()
         return relays[-1]
 

@@ -7,11 +7,14 @@ from contextlib import suppress
 class Relay:
     """Forwards connections to a port on loopback.
 
-    Cut, it ends all connections and takes no new ones; frozen, it keeps them and lets no byte through.
+    Cut, it ends all connections and takes no new ones; frozen, it keeps them and lets no byte through. `piece` is how
+    many bytes it passes on at once, with `pause` seconds in between.
     """
 
-    def __init__(self, target_port):
+    def __init__(self, target_port, *, piece=65536, pause=0.0):
         self._target_port = target_port
+        self._piece = piece
+        self._pause = pause
         self._open = asyncio.Event()
         self._open.set()
         self._server = None
@@ -57,7 +60,8 @@ class Relay:
 
     async def _pump(self, reader, writer):
         with suppress(OSError):
-            while data := await reader.read(65536):
+            while data := await reader.read(self._piece):
+                await asyncio.sleep(self._pause)
                 await self._open.wait()
                 writer.write(data)
                 await writer.drain()

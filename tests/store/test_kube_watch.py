@@ -99,6 +99,18 @@ async def test_what_happened_while_the_server_was_away_is_told(kube, make_relay,
         assert manager.trouble is None
 
 
+async def test_a_slow_proxy_before_the_server(kube, make_relay):
+    """Everything comes in pieces: TLS records, headers, lines of the watch."""
+    relay = await make_relay(kube.server.api.port, piece=700, pause=0.005)
+    await kube.put(KEY, value(node(1)))
+    async with aclosing(kube.manager(api_url=f"https://127.0.0.1:{relay.port}").watch_leases()) as batches:
+        assert list((await read_snapshot(batches)).leases) == [kube.name(KEY)]
+        await kube.put(KEY, value(node(2)))
+        assert (await next_event(batches)).lease.attrs == node(2)
+        await kube.delete(KEY)
+        assert await next_event(batches) == LeaseRemoved(kube.name(KEY))
+
+
 async def test_a_silent_watch_is_opened_anew(kube, make_relay, impatient, monkeypatch):
     monkeypatch.setattr(kube_watch, "LONGEST_SILENCE", 0.3)
     monkeypatch.setattr("flanneld_py.store.kube_client.CALL_TIMEOUT", 1.0)
