@@ -1,4 +1,4 @@
-"""The commands in the documents: their words are known, and those that read are run on a real node."""
+"""The commands in the documents: their words are known, and those of flannelctl on leases and nodes run on real ones."""
 
 import contextlib
 import re
@@ -97,3 +97,25 @@ def test_commands_that_read_run_on_a_node(pair):
         assert status in ({1} if "SubnetLen=25" in words else {0, 3}), f"{line}: {errors}"
         ran += 1
     assert ran >= 8
+
+
+WRITING = ("lease reserve", "net set Network=", "cleanup --dry-run", "lease release 172.")
+
+
+@pytest.mark.kernel
+@pytest.mark.etcd
+def test_commands_that_write_run_on_a_node(pair):
+    one, two, key = pair
+    two.daemons[-1].kill()
+    lines = {line for _, line in COMMANDS if line.startswith("flannelctl ") and is_whole(line)}
+    ran = 0
+    for start in WRITING:
+        for line in sorted(line for line in lines if line.removeprefix("flannelctl ").startswith(start)):
+            words = [{"10.5.2.0/24": key, "172.30.0.12": two.address}.get(word, word) for word in shlex.split(line)[1:]]
+            if start == "cleanup --dry-run":
+                one.daemons[-1].stop()  # it takes nothing from under a daemon
+            etcd = [] if "cleanup" in words else [f"--etcd-endpoints={one.cluster.etcd.url}"]
+            status, _, errors = run(one, *words, *etcd)
+            assert status in {0, 3}, f"{line}: {errors}"
+            ran += 1
+    assert ran >= 6
