@@ -1,4 +1,4 @@
-"""The commands in the documents: their words are known, and those of flannelctl on leases and nodes run on real ones."""
+"""The commands in the documents: their words are known, and those about leases and nodes are run on a real node."""
 
 import contextlib
 import re
