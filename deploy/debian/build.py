@@ -14,8 +14,6 @@ import sys
 from importlib.metadata import requires
 from pathlib import Path
 
-from man_pages import flannelctl_page, flanneld_page
-
 from flanneld_py import __version__
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,6 +28,35 @@ UNITS = {
     "flanneld.tmpfiles": "usr/lib/tmpfiles.d/flanneld.conf",
     "10-flannel.link": "usr/lib/systemd/network/10-flannel.link",
     "10-flannel.network": "usr/lib/systemd/network/10-flannel.network",
+}
+SCRIPTS = {
+    # Its restart is an upgrade's whole interruption: what it has programmed stays.
+    "postinst": """\
+#!/bin/sh
+set -e
+if [ "$1" = configure ] && [ -d /run/systemd/system ]; then
+    systemd-tmpfiles --create flanneld.conf
+    systemctl daemon-reload
+    systemctl try-restart flanneld.service
+fi
+""",
+    "prerm": """\
+#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
+    systemctl disable --now flanneld.service
+fi
+""",
+    "postrm": """\
+#!/bin/sh
+set -e
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload
+fi
+if [ "$1" = purge ]; then
+    rm -rf /etc/flanneld-py
+fi
+""",
 }
 WRAPPER = """\
 #!/usr/bin/python3 -I
@@ -71,6 +98,8 @@ def main() -> int:
     )
     write(tree / "DEBIAN" / "control", control.encode())
     write(tree / "DEBIAN" / "conffiles", b"/etc/flanneld-py/flanneld.env\n")
+    for name, script in SCRIPTS.items():
+        write(tree / "DEBIAN" / name, script.encode(), 0o755)
     package = target / f"flanneld-py_{__version__}_{architecture}.deb"
     output("dpkg-deb", "--root-owner-group", "--build", str(tree), str(package))
     shutil.rmtree(tree)
@@ -114,8 +143,11 @@ def write_files(tree: Path) -> None:
     for name, place in UNITS.items():
         mode = 0o600 if name == "flanneld.env" else 0o644
         write(tree / place, (ROOT / "deploy" / "systemd" / name).read_bytes(), mode)
-    for place, page in (("man8/flanneld.8.gz", flanneld_page()), ("man1/flannelctl.1.gz", flannelctl_page())):
-        write(tree / "usr/share/man" / place, gzip.compress(page.encode(), mtime=0))
+    for page in (tree / LIBRARY / "share/man").glob("*/*"):
+        if page.stem in PROGRAMS:
+            place = f"{page.parent.name}/{page.name}.gz"
+            write(tree / "usr/share/man" / place, gzip.compress(page.read_bytes(), mtime=0))
+    shutil.rmtree(tree / LIBRARY / "share")
     completion = output(str(Path(sys.executable).with_name("flannelctl")), "completion", "bash")
     write(tree / "usr/share/bash-completion/completions/flannelctl", f"{completion}\n".encode())
 

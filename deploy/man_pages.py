@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from flanneld_py import __version__
 from flanneld_py.cli.flanneld_flags import FLAGS
 from flanneld_py.ctl.main import make_parser
+from netns_lab.cli import build_parser
 
 _FILES = (
     ("/run/flannel/subnet.env", "what this node's pods have to know: its subnet, the network, the MTU"),
@@ -43,26 +44,42 @@ def flanneld_page() -> str:
 
 def flannelctl_page() -> str:
     """Return flannelctl(1)."""
-    parser = make_parser()
+    return _parser_page(make_parser(), "look after the flannel of this node", ".BR flanneld (8)")
+
+
+def netns_lab_page() -> str:
+    """Return netns-lab(1)."""
+    return _parser_page(build_parser(), "whole clusters in network namespaces of one machine", ".BR flanneld (8)")
+
+
+PAGES = {"man8/flanneld.8": flanneld_page, "man1/flannelctl.1": flannelctl_page, "man1/netns-lab.1": netns_lab_page}
+"""What writes each page, by its place below share/man."""
+
+
+def _parser_page(parser: argparse.ArgumentParser, told: str, see_also: str) -> str:
     lines = [
-        _title("FLANNELCTL", 1),
+        _title(parser.prog.upper(), 1),
         ".SH NAME",
-        r"flannelctl \- look after the flannel of this node",
+        _roff(parser.prog) + rf" \- {told}",
         ".SH SYNOPSIS",
-        ".B flannelctl",
+        f".B {_roff(parser.prog)}",
         "\\fICOMMAND\\fR [\\fIoptions\\fR]",
-        ".SH COMMANDS",
     ]
+    options = list(_options(parser))
+    if options:
+        lines += [".SH OPTIONS", *options]
+    lines.append(".SH COMMANDS")
     for words, command in _commands(parser, ()):
-        lines += [".SS " + _roff(" ".join(words)), _roff(command.description or "")]
-        for action in command._actions:
-            if action.help and not isinstance(action, argparse._HelpAction):
-                name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-                told = action.help % {**vars(action), "prog": "flannelctl"}
-                lines += [".TP", f".B {_roff(name)}", _roff(told)]
-    lines += [".SH EXIT STATUS", _roff((parser.epilog or "").removeprefix("Exit status: ")), ".SH SEE ALSO"]
-    lines.append(".BR flanneld (8)")
+        lines += [".SS " + _roff(" ".join(words)), _roff(command.description or ""), *_options(command)]
+    lines += [".SH EXIT STATUS", _roff((parser.epilog or "").removeprefix("Exit status: ")), ".SH SEE ALSO", see_also]
     return "\n".join(lines) + "\n"
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if action.help and not isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+            name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            yield from (".TP", f".B {_roff(name)}", _roff(action.help % {**vars(action), "prog": parser.prog}))
 
 
 def _commands(
