@@ -1,0 +1,42 @@
+"""Runs in the guest. `echo.py serve ADDRESS` answers datagrams; `echo.py ask ADDRESS COUNT` sends some, and fails if
+one of them stays without an answer.
+"""
+
+import socket
+import sys
+from contextlib import suppress
+
+PORT = 7007
+PAUSE, PATIENCE = 0.015, 5.0
+
+
+def serve(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as served:
+        served.bind((address, PORT))
+        while True:
+            served.sendto(*served.recvfrom(100))
+
+
+def ask(address, count):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect((address, PORT))
+        missing = set(range(count))
+        for number in range(count):
+            asking.send(str(number).encode())
+            receive(asking, missing, PAUSE)
+        receive(asking, missing, PATIENCE)
+    if missing:
+        sys.exit(f"{len(missing)} of {count} lost")
+
+
+def receive(asking, missing, seconds):
+    asking.settimeout(seconds)
+    with suppress(TimeoutError, ConnectionError):
+        while missing:
+            missing.discard(int(asking.recv(100)))
+
+
+if sys.argv[1] == "serve":
+    serve(sys.argv[2])
+else:
+    ask(sys.argv[2], int(sys.argv[3]))
