@@ -229,7 +229,8 @@ def _read_neighbour_change(message: Message, scope: Scope, own_fdb: set[tuple[in
     if ifindex not in scope.devices.values():
         return set()
     if af == AF_BRIDGE:
-        return set() if (message.kind, neighbour.decode_fdb(message)) in own_fdb else {Change.FDB}
+        is_known = neighbour.is_repeated_fdb(message) or (message.kind, neighbour.decode_fdb(message)) in own_fdb
+        return set() if is_known else {Change.FDB}
     # What the kernel resolves and forgets by itself is in nobody's name. A permanent neighbour that somebody deletes
     # is first told of, in his name, as one that has failed, and is permanent no more.
     return {Change.NEIGHBOUR} if is_permanent or message.port else set()

@@ -20,6 +20,7 @@ RTM_GETNEIGH = 30
 
 NDA_DST = 1
 NDA_LLADDR = 2
+_NDA_CACHEINFO = 3
 _NDA_IFINDEX = 8
 _NUD_PERMANENT = 0x80
 _NUD_FAILED = 0x20
@@ -150,6 +151,14 @@ def decode_fdb(message: Message) -> FdbEntry | None:
         return None
     remote = attributes[NDA_DST]
     return FdbEntry(ifindex, bytes(attributes[NDA_LLADDR]), _FAMILY_BY_SIZE[len(remote)], int.from_bytes(remote, "big"))
+
+
+def is_repeated_fdb(message: Message) -> bool:
+    """Say whether a notification of a forwarding entry only repeats vxlan's own one, without remote and times.
+
+    Linux before 6.14 sends one for each request (net/core/rtnetlink.c, rtnl_fdb_notify), even if nothing has changed.
+    """
+    return _NDA_CACHEINFO not in netlink.decode_attributes(message.payload, NDMSG.size)
 
 
 def peek_neighbour(data: memoryview, offset: int) -> tuple[Any, ...] | None:

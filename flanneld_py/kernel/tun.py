@@ -52,11 +52,11 @@ def make_tun(name: str) -> None:
 def attach_tun(name: str) -> int:
     """Return a descriptor that reads what is sent to a TUN device, a packet at a time, and writes what comes from it.
 
-    The device is made if it is not there, and goes with the descriptor then. Raises KernelError, EBUSY where another
-    is attached.
+    Reading does not wait. The device is made if it is not there, and goes with the descriptor then. Raises KernelError,
+    EBUSY where another is attached.
     """
     try:
-        descriptor = os.open(_PATH, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(_PATH, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise KernelError(error.errno or 0, f"open {_PATH}", error.strerror or "") from error
     try:

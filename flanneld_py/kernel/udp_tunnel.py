@@ -1,6 +1,6 @@
 """Carrying IPv4 packets between a TUN device and other nodes, each as the payload of one UDP datagram.
 
-Owns the data path in user space: two threads, one a direction, that block in the kernel and share nothing but the
+Owns the data path in user space: two threads, one a direction, that wait in the kernel and share nothing but the
 table of peers. Many packets cross the UDP socket in one call (UDP_SEGMENT, UDP_GRO; udp(7)), since Linux 5.0.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import socket
 import struct
 import threading
@@ -161,13 +162,18 @@ class UdpTunnel:
         view = memoryview(packets)
         start = end = size = count = 0
         way = _UNKNOWN
+        readable = select.poll()
+        readable.register(tun, select.POLLIN)
         while True:
             # Packets from `start` to `end` have been read and not sent.
             try:
-                length = os.preadv(tun, (view[end : end + mtu],), -1, os.RWF_NOWAIT if count else 0)
+                length = os.readv(tun, (view[end : end + mtu],))
             except BlockingIOError:
-                self._send(view[start:end], size, way)
-                start = end = count = 0
+                if count:
+                    self._send(view[start:end], size, way)
+                    start = end = count = 0
+                else:
+                    readable.poll()
                 continue
             if not _IPV4_FIRST <= packets[end] < _IPV4_LAST or length < IPV4_HEADER:
                 continue

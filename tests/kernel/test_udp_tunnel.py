@@ -237,7 +237,7 @@ def test_packets_that_wait_together_go_out_one_by_one(node):
         bytes(IP(src=OWN, dst=f"10.5.{2 + index // 75}.9", id=index) / UDP(dport=6000) / Raw(bytes([index]) * size))
         for index, size in enumerate(sizes)
     ]
-    read_end, write_end = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    read_end, write_end = os.pipe2(os.O_DIRECT | os.O_CLOEXEC | os.O_NONBLOCK)
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
     for packet in packets:
         os.write(write_end, packet)
