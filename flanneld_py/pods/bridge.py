@@ -52,7 +52,7 @@ def ensure_bridge(sock: NetlinkSocket, conf: BridgeConf) -> Link:
     if attributes or found.flags & wanted_flags != wanted_flags:
         request = links.encode_set(found.ifindex, *attributes, flags=wanted_flags)
         sock.execute(request, f"bring up the bridge {conf.bridge}")
-    return found
+    return found._replace(mtu=conf.mtu or found.mtu)
 
 
 def refuse_router_advertisements(device: str) -> None:

@@ -6,12 +6,15 @@ after an error; only an address is not given back as long as the device that has
 
 from __future__ import annotations
 
+import os
+
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 from flanneld_py.pods import errors, guard, scratch
 from flanneld_py.pods.bridge_conf import parse_store_conf
 from flanneld_py.pods.errors import CniError
 from flanneld_py.pods.host_local import AddressStore
 from flanneld_py.pods.masquerade import drop_masquerade
+from flanneld_py.pods.network_conf import is_own
 from flanneld_py.pods.pod_link import delete_device, disconnect_device
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
     from flanneld_py.pods.bridge_conf import StoreConf
     from flanneld_py.pods.fields import Fields
+    from flanneld_py.pods.host_local import Holding
     from flanneld_py.pods.invocation import Invocation
     from flanneld_py.pods.network_conf import NetworkConf
 
@@ -28,12 +32,16 @@ if TYPE_CHECKING:
 
 
 class Departure(NamedTuple):
-    """Whose device goes, and what the ADD kept about it: nothing, where `is_kept` is false."""
+    """Whose device goes, and what the ADD kept about it: nothing, where `is_kept` is false.
+
+    The addresses are noted down in the first of `stores`, the one of what was kept; or else, where the container has a
+    device in another network and that one's ADD kept it, in the second.
+    """
 
     container_id: str
     ifname: str
     data_dir: str
-    store: StoreConf
+    stores: tuple[StoreConf, ...]
     ip_masq: bool
     is_guarded: bool
     is_kept: bool
@@ -42,15 +50,22 @@ class Departure(NamedTuple):
 def plan_departure(call: Invocation, network: NetworkConf, delegate: Fields | None) -> Departure:
     """Say what a DEL has to take down; `delegate` is what the ADD kept. Raises CniError."""
     own = network.raw_delegate
-    try:
-        kept = delegate or own
-        store = parse_store_conf(kept)
-    except CniError:
-        kept = own
-        store = parse_store_conf(kept)
-    ip_masq = kept.get("ipMasq") is True
-    is_guarded = guard.is_wanted(kept)
-    return Departure(call.container_id, call.ifname, network.data_dir, store, ip_masq, is_guarded, delegate is not None)
+    confs: dict[StoreConf, Fields] = {}
+    for conf in (own,) if delegate is None else (delegate, own):
+        try:
+            confs.setdefault(parse_store_conf(conf), conf)
+        except CniError:
+            if conf is own and not confs:
+                raise
+    return Departure(
+        call.container_id,
+        call.ifname,
+        network.data_dir,
+        tuple(confs),
+        any(conf.get("ipMasq") is True for conf in confs.values()),
+        any(map(guard.is_wanted, confs.values())),
+        delegate is not None,
+    )
 
 
 def detach(departure: Departure, namespace: int | None, sock: NetlinkSocket, later: Later | None) -> None:
@@ -59,13 +74,13 @@ def detach(departure: Departure, namespace: int | None, sock: NetlinkSocket, lat
     With `later` the device is only disconnected; deleting it takes the kernel 20 ms, and is left to `later`. Raises
     CniError with all that went wrong, OSError.
     """
-    held = _find(departure) if departure.ip_masq or not departure.is_kept else ()
+    held = _find(departure) if departure.ip_masq or not departure.is_kept else {}
     problems = []
     near = None
     # Without file and address the device is not ours: an ADD that found it there must not have it deleted.
-    if namespace is not None and (departure.is_kept or held):
+    if namespace is not None and (departure.is_kept or any(held.values())):
         try:
-            if later is not None:
+            if later is not None and _is_writable(departure):
                 near = disconnect_device(sock, namespace, departure.ifname)
             if near is None:
                 delete_device(namespace, departure.ifname)
@@ -73,7 +88,8 @@ def detach(departure: Departure, namespace: int | None, sock: NetlinkSocket, lat
             problems.append(str(error))
     if departure.ip_masq:
         try:
-            drop_masquerade(departure.store.network, departure.container_id, held)
+            for store, addresses in held.items():
+                drop_masquerade(store.network, departure.container_id, addresses)
         except OSError as error:
             problems.append(str(error))
     if problems:
@@ -84,14 +100,27 @@ def detach(departure: Departure, namespace: int | None, sock: NetlinkSocket, lat
         later(departure.container_id, near, lambda sock: _release(departure, sock))
 
 
-def _find(departure: Departure) -> tuple[tuple[int, int], ...]:
-    with AddressStore(departure.store) as addresses:
-        return addresses.find(departure.container_id, departure.ifname)
+def _is_writable(departure: Departure) -> bool:
+    """Say whether what is put off is likely to succeed: of a failure then, the caller would not hear."""
+    folders = (departure.data_dir, *(f"{store.folder}/{store.network}" for store in departure.stores))
+    return all(os.access(folder, os.W_OK) or not os.access(folder, os.F_OK) for folder in folders)
+
+
+def _find(departure: Departure) -> dict[StoreConf, tuple[Holding, ...]]:
+    found = {}
+    for store in departure.stores:
+        with AddressStore(store) as addresses:
+            found[store] = addresses.find(departure.container_id, departure.ifname)
+    return found
 
 
 def _release(departure: Departure, sock: NetlinkSocket) -> None:
     if departure.is_guarded:
         guard.drop_orphans(sock)
-    with AddressStore(departure.store) as addresses:
-        addresses.release(departure.container_id, departure.ifname)
-    scratch.remove_scratch(departure.data_dir, departure.container_id)
+    holds_more = []
+    for store in departure.stores:
+        with AddressStore(store) as addresses:
+            holds_more.append(addresses.release(departure.container_id, departure.ifname))
+    kept = scratch.read_scratch(departure.data_dir, departure.container_id)
+    if not holds_more[0] and (kept is None or is_own(kept)):
+        scratch.remove_scratch(departure.data_dir, departure.container_id)

@@ -24,10 +24,10 @@ def is_name(text: str) -> bool:
 
 
 def is_interface_name(text: str) -> bool:
-    """Say whether the kernel takes a text as a device's name (net/core/dev.c, dev_valid_name)."""
+    """Say whether the kernel takes a text as a device's name (net/core/dev.c, dev_valid_name), and for no pattern."""
     if not text.isprintable() or text in {"", ".", ".."} or len(text.encode()) > _LONGEST_INTERFACE_NAME:
         return False
-    return not any(character in "/:" or character.isspace() for character in text)
+    return not any(character in "/:%" or character.isspace() for character in text)
 
 
 def refuse(key: str, expected: str) -> CniError:

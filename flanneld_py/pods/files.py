@@ -74,6 +74,9 @@ def _write_temporary(path: str, content: bytes, mode: int) -> str:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
+    except BaseException:  # no space left, mostly
+        os.unlink(temporary)
+        raise
     finally:
         os.close(descriptor)
     return temporary

@@ -89,7 +89,8 @@ def drop(network: NetworkConf, store: StoreConf, container_id: str, ifname: str,
         if delegate.get("ipMasq") is True:
             drop_masquerade(network.name, container_id, addresses.find(container_id, ifname))
         addresses.release(container_id, ifname)
-    if not keeps_file:
+    # The container may have a device in another network, too, whose ADD came later.
+    if not keeps_file and delegate.get("name", network.name) == network.name:
         scratch.remove_scratch(network.data_dir, container_id)
 
 

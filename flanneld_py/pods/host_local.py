@@ -20,7 +20,7 @@ from flanneld_py.pods.files import overwrite_file, read_file, replace_file, writ
 from flanneld_py.pods.result import PodAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -103,16 +103,11 @@ class AddressStore:
 
     def find(self, container_id: str, ifname: str) -> tuple[Holding, ...]:
         """Return the addresses that a container's device holds."""
-        return tuple(parse_address(name) for name in self._held_by(container_id, ifname))
+        return tuple(parse_address(holder.name) for holder in _of_device(self._held_by(container_id), ifname))
 
     def held(self) -> list[Holder]:
         """Return who holds addresses."""
-        found = []
-        for name, content in self._contents():
-            container_id, _, ifname = content.decode(errors="replace").partition(_SEPARATOR)
-            if is_name(container_id) and _is_address(name):
-                found.append(Holder(name, f"{self._folder}/{name}", container_id, ifname))
-        return found
+        return [holder for holder in self._holders(self._contents()) if is_name(holder.container_id)]
 
     def notice_boot(self) -> bool:
         """Say whether the machine was started anew since this was last called; the first time it is not known."""
@@ -150,10 +145,16 @@ class AddressStore:
             raise
         return tuple(done)
 
-    def release(self, container_id: str, ifname: str) -> None:
-        """Give back what a container's device holds; holding nothing is no error."""
-        for name in self._held_by(container_id, ifname):
-            os.unlink(f"{self._folder}/{name}")
+    def release(self, container_id: str, ifname: str) -> bool:
+        """Give back what a container's device holds, and say whether the container holds more by other devices.
+
+        Holding nothing is no error.
+        """
+        held = self._held_by(container_id)
+        given_back = _of_device(held, ifname)
+        for holder in given_back:
+            os.unlink(holder.path)
+        return len(given_back) < len(held)
 
     def give_back(self, held: Iterable[Holding]) -> None:
         """Give back addresses that are held, whoever holds them."""
@@ -186,6 +187,17 @@ class AddressStore:
     def _names(self) -> frozenset[str]:
         return frozenset(os.listdir(self._folder))
 
+    def _held_by(self, container_id: str) -> list[Holder]:
+        begin = container_id.encode()
+        contents = ((name, content) for name, content in self._contents() if content.startswith(begin))
+        return [holder for holder in self._holders(contents) if holder.container_id == container_id]
+
+    def _holders(self, contents: Iterable[tuple[str, bytes]]) -> Iterator[Holder]:
+        for name, content in contents:
+            if _is_address(name):
+                container_id, _, ifname = content.decode(errors="replace").partition(_SEPARATOR)
+                yield Holder(name, f"{self._folder}/{name}", container_id, ifname)
+
     def _contents(self) -> Iterator[tuple[str, bytes]]:
         """Give the name and the content of each address's file."""
         for name in self._names():
@@ -195,14 +207,10 @@ class AddressStore:
             if content is not None:
                 yield name, content.strip()
 
-    def _held_by(self, container_id: str, ifname: str) -> list[str]:
-        # Files of host-local before 0.8 hold the container alone; they count if none names the device as well.
-        exact, old = f"{container_id}{_SEPARATOR}{ifname}".encode(), container_id.encode()
-        found: dict[bytes, list[str]] = {exact: [], old: []}
-        for name, content in self._contents():
-            if content in found and _is_address(name):
-                found[content].append(name)
-        return found[exact] or found[old]
+
+def _of_device(held: Sequence[Holder], ifname: str) -> list[Holder]:
+    # Files of host-local before 0.8 hold the container alone; they count if none names the device as well.
+    return [holder for holder in held if holder.ifname == ifname] or [holder for holder in held if not holder.ifname]
 
 
 def _is_address(name: str) -> bool:

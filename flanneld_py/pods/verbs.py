@@ -126,6 +126,9 @@ def _add(call: Invocation, network: NetworkConf, namespace: int | None, server: 
 
 def _delete(call: Invocation, network: NetworkConf, namespace: int | None, server: Server) -> None:
     delegate = read_scratch(network.data_dir, call.container_id)
+    if delegate is not None and delegate.get("name") != network.name and is_own(network.raw_delegate):
+        # The container is in another network as well, and the ADD of that one came later.
+        delegate = delegate if is_own(delegate) else None
     if delegate is not None and not is_own(delegate):
         _require_own_process(server)
         from flanneld_py.pods.foreign import delete_by_other
@@ -136,7 +139,7 @@ def _delete(call: Invocation, network: NetworkConf, namespace: int | None, serve
 
     departure = plan_departure(call, network, delegate)
     if server.daemon is not None:
-        server.daemon.require_paths((departure.store.folder,))
+        server.daemon.require_paths([store.folder for store in departure.stores])
         if departure.ip_masq:
             raise ElsewhereError
     detach(departure, namespace, server.sock, None if server.daemon is None else server.daemon.later)
