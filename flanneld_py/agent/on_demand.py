@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flanneld_py.agent.catch_all import CatchAll
 from flanneld_py.agent.retry import until_it_works
 from flanneld_py.core.entries import UNREACHABLE, FdbEntry, Kind, Route
 from flanneld_py.core.errors import KernelError, StoreError
@@ -21,7 +21,6 @@ from flanneld_py.core.misses import REFUSED_FOR, MissTable
 from flanneld_py.core.prefix import IPV4, Prefix, prefix_around
 from flanneld_py.kernel.dataplane import read_steps
 from flanneld_py.kernel.miss import forget, read_idle_times, read_unanswered, refuse, send_queued
-from flanneld_py.kernel.route import default_metric
 
 if TYPE_CHECKING:
     import random
@@ -40,8 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOKUP_PATIENCE = 2.0
-"""Seconds after which whoever waits for a store that does not answer is told that the host is unreachable."""
+_LOOKUP_PATIENCE = 1.5
+"""Seconds after which whoever waits for a store that does not answer is told that the host is unreachable; a glance
+has come before."""
 _LOOKUPS_AT_START = 16
 
 
@@ -77,27 +77,29 @@ class OnDemand:
         self._rng = rng
         self._idle = idle
         self._table = MissTable(refused_for)
+        self._catch_all = CatchAll(network.network, self._table)
         self._tasks: asyncio.TaskGroup | None = None
-        self._expiry_changed = asyncio.Event()
         self.counts = MissCounts()
 
     def standing(self, ground: Ground) -> Sequence[Entry]:
         """Return the entries that belong to no peer: the catch-all route, and the subnets that are nobody's."""
-        device = ground.devices.get(IPV4, 0)
-        catch_all = Route(self._network.network, default_metric(IPV4), 0, 0, device, onlink=False)
-        return (catch_all, *(_unreachable(subnet) for subnet in self._table.nobodys))
+        return self._catch_all.standing(ground.devices.get(IPV4, 0))
 
     async def run(self, reconciler: Reconciler, ground: GroundKeeper, keeper: LeaseKeeper) -> None:
         """Answer misses until cancelled, together with these parts."""
         self._reconciler, self._ground, self._keeper = reconciler, ground, keeper
+        self._catch_all.write_to(reconciler.change_standing)
         await reconciler.grounded.wait()
-        async with asyncio.TaskGroup() as self._tasks:
-            self._tasks.create_task(self._follow(), name="follow leases in use")
-            self._tasks.create_task(self._forget_nobodys(), name="forget nobody's subnets")
-            self._tasks.create_task(self._evict_idle(), name="evict idle peers")
-            # What was asked before anybody listened.
-            self.take_unanswered_misses()
-            await self._adopt()
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                self._tasks.create_task(self._follow(), name="follow leases in use")
+                self._tasks.create_task(self._catch_all.forget_nobodys(), name="forget nobody's subnets")
+                self._tasks.create_task(self._evict_idle(), name="evict idle peers")
+                # What was asked before anybody listened.
+                self.take_unanswered_misses()
+                await self._adopt()
+        finally:
+            self._tasks = None
 
     def take_misses(self, misses: list[Miss]) -> None:
         """Look up what the kernel asks for; never waits."""
@@ -105,15 +107,19 @@ class OnDemand:
             # There is no device yet that could carry anything; the kernel asks again with a later packet.
             return
         too_many: list[Miss] = []
+        new: list[int] = []
         for miss in misses:
-            subnet = prefix_around(miss.family, miss.address, self._network.subnet_len)
-            look_up = self._table.take(miss, subnet)
+            look_up = self._table.take(miss, self._subnet_of(miss.address))
             if look_up is None:
                 too_many.append(miss)
             elif look_up:
-                self._tasks.create_task(self._look_up(subnet, miss.address))
+                new.append(miss.address)
+        # First what keeps others from coming, then what frees their places, then what takes longest.
+        self._catch_all.follow_waiting()
         if too_many:
             self._refuse(too_many)
+        if new:
+            self._finder.glance(new, self._take_glance)
 
     def take_unanswered_misses(self) -> None:
         """Look up what the kernel has asked for while its question could not be heard."""
@@ -126,20 +132,38 @@ class OnDemand:
             # As when the table changes during each of many reads: the kernel gives up by itself, and asks again.
             log.debug("unanswered misses not read: reason=%s", error)
 
-    async def _look_up(self, subnet: Prefix, address: int) -> None:
+    def _subnet_of(self, address: int) -> Prefix:
+        return prefix_around(IPV4, address, self._network.subnet_len)
+
+    def _take_glance(self, address: int, event: LeasePut | None) -> None:
+        """Answer with what was found at a glance; look closer if that is nothing."""
+        if self._tasks is None:
+            return
+        if event is None:
+            self._tasks.create_task(self._look_up(address))
+        else:
+            self._settle(self._subnet_of(address), event)
+
+    async def _look_up(self, address: int) -> None:
+        subnet = self._subnet_of(address)
         try:
             async with asyncio.timeout(_LOOKUP_PATIENCE):
                 event = await self._finder.find_lease(address)
         except (StoreError, TimeoutError) as error:
             log.debug("miss not answered: subnet=%s reason=%s", subnet, error)
             self._refuse(self._table.settle(subnet))
-            return
+            self._catch_all.follow_waiting()
+        else:
+            self._settle(subnet, event)
+
+    def _settle(self, subnet: Prefix, event: LeasePut | None) -> None:
         misses = self._table.settle(subnet)
         try:
             self._answer(event, subnet, misses)
         except OSError as error:
             # What is missing or too much in the kernel after that, the reconciler finds.
             log.warning("miss not answered: subnet=%s reason=%s", subnet, error)
+        self._catch_all.follow_waiting()
 
     def _answer(self, event: LeasePut | None, subnet: Prefix, misses: list[Miss]) -> None:
         """Program what was found, if it leads to where the kernel wants to send; else refuse it. Raises OSError."""
@@ -169,10 +193,8 @@ class OnDemand:
     def _program(self, event: LeasePut, misses: list[Miss]) -> Sequence[Peer]:
         """Have what waits for a lease's peers sent, then write the peers' entries; return the peers."""
         subnet = event.lease.subnet
-        over = [] if subnet is None else self._table.note_leased(subnet)
-        if over:
-            # One of these may stand in the place of the peer's own route.
-            self._reconciler.change_standing([_unreachable(one) for one in over], [])
+        if subnet is not None:
+            self._catch_all.note_leased(subnet)
         sent: list[tuple[FdbEntry, list[Miss]]] = []
         peers = self._reconciler.program(event, lambda peers: sent.extend(self._send_queued(peers, misses)))
         for through, addresses in sent:
@@ -212,20 +234,7 @@ class OnDemand:
         # Our own subnet is nobody else's, but the bridge of our pods may come at any time.
         if lease.subnet is not None and lease.subnet.overlaps(subnet):
             return
-        if self._table.note_nobodys(subnet, time.monotonic()):
-            self._reconciler.change_standing([], [_unreachable(subnet)])
-            self._expiry_changed.set()
-
-    async def _forget_nobodys(self) -> None:
-        while True:
-            due = self._table.next_expiry()
-            if due is None:
-                self._expiry_changed.clear()
-                await self._expiry_changed.wait()
-                continue
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            over: list[Entry] = [_unreachable(subnet) for subnet in self._table.expire(time.monotonic())]
-            self._reconciler.change_standing(over, [])
+        self._catch_all.note_nobodys(subnet)
 
     async def _follow(self) -> None:
         self._finder.follow(self._keeper.held.key)
@@ -305,7 +314,3 @@ class OnDemand:
         return await until_it_works(
             "peers in use", lambda: self._finder.find_lease(subnet.address), StoreError, self._rng
         )
-
-
-def _unreachable(subnet: Prefix) -> Route:
-    return Route(subnet, default_metric(subnet.family), 0, 0, 0, onlink=False, type=UNREACHABLE)

@@ -262,7 +262,7 @@ class Reconciler:
         self.broken_off = ""
 
     def _notice(self) -> None:
-        changes = self._monitor.read_changes(self._keeper.scope, self._writer.own_fdb)
+        changes = self._read_changes()
         if changes:
             self._dirty |= changes
             self._is_drifted |= changes != {Change.UNDERLAY}
@@ -271,7 +271,15 @@ class Reconciler:
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
             self._wake.set()
-        self._hand_over_misses()
+
+    def _read_changes(self) -> set[Change]:
+        """Read all notifications, and hand over the misses among them while others are still to be read."""
+        changes: set[Change] = set()
+        while True:
+            changes |= self._monitor.read_changes(self._keeper.scope, self._writer.own_fdb)
+            self._hand_over_misses()
+            if self._monitor.is_drained:
+                return changes
 
     def _hand_over_misses(self) -> None:
         misses = self._monitor.take_misses()
@@ -339,11 +347,10 @@ class Reconciler:
             if not self._keeper.mend_devices():
                 break
             changed = True
-            changes = self._monitor.read_changes(self._keeper.scope, set()) - {Change.DEVICE}
+            changes = self._read_changes() - {Change.DEVICE}
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
             self._dirty |= changes
-            self._hand_over_misses()
         return changed
 
     async def _is_as_wanted(self, kind: Kind) -> bool:

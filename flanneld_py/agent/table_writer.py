@@ -102,14 +102,16 @@ class TableWriter:
             self.note_failure(batch[index], errno, reason)
 
     def _apply_to_kernel(self, batch: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:
-        self.own_fdb = {
+        # What is noticed may have us write something else in between.
+        before = self.own_fdb
+        self.own_fdb = before | {
             (RTM_DELNEIGH if operation.delete else RTM_NEWNEIGH, operation.entry)
             for operation in batch
             if isinstance(operation.entry, FdbEntry)
         }
         failed = apply_batch(self._sock, batch)
         self._notice()
-        self.own_fdb = set()
+        self.own_fdb = before
         return failed
 
     def note_failure(self, operation: Operation, errno: int, reason: str) -> None:

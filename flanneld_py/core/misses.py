@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from flanneld_py.core.prefix import Prefix
 
-MOST_PENDING = 32
-"""Subnets looked up at once. Each holds an unresolved neighbour, and the machine has room for few of those."""
+MOST_WAITING = 32
+"""Addresses that wait at once. Each is an unresolved neighbour, and the machine has room for few of those."""
+_FEW_WAITING = MOST_WAITING // 2
+"""Addresses that wait once there is room again for a while."""
 REFUSED_FOR = 10.0
 """Seconds for which a subnet that nobody leases is unreachable without asking again."""
 
@@ -30,12 +32,19 @@ class MissTable:
         """Begin empty; what nobody leases is refused without asking for `refused_for` seconds."""
         self._refused_for = refused_for
         self._pending: dict[Prefix, list[Miss]] = {}
+        self._waiting = 0
+        self._is_full = False
         self._nobodys: dict[Prefix, float] = {}
 
     @property
     def pending(self) -> int:
         """How many subnets are being looked up."""
         return len(self._pending)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many addresses wait as may, or did and have not become few since."""
+        return self._is_full
 
     @property
     def nobodys(self) -> list[Prefix]:
@@ -45,21 +54,27 @@ class MissTable:
     def take(self, miss: Miss, subnet: Prefix) -> bool | None:
         """Take note of a miss in a subnet: True to look the subnet up, False to wait for a lookup under way.
 
-        None if too many lookups are under way: the address is to be refused at once.
+        None if too many wait: the address is to be refused at once.
         """
         waiting = self._pending.get(subnet)
-        if waiting is not None:
-            if miss not in waiting:
-                waiting.append(miss)
+        if waiting is not None and miss in waiting:
             return False
-        if len(self._pending) >= MOST_PENDING:
+        if self._waiting >= MOST_WAITING:
             return None
+        self._waiting += 1
+        self._is_full |= self._waiting == MOST_WAITING
+        if waiting is not None:
+            waiting.append(miss)
+            return False
         self._pending[subnet] = [miss]
         return True
 
     def settle(self, subnet: Prefix) -> list[Miss]:
         """End the lookup of a subnet; return the misses that waited for it."""
-        return self._pending.pop(subnet, [])
+        settled = self._pending.pop(subnet, [])
+        self._waiting -= len(settled)
+        self._is_full &= self._waiting > _FEW_WAITING
+        return settled
 
     def note_nobodys(self, subnet: Prefix, now: float) -> bool:
         """Take note that nobody leases a subnet; return whether that is news."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.entries import Kind
+from flanneld_py.core.misses import MOST_WAITING
 from flanneld_py.core.prefix import IPV6, Prefix
-from flanneld_py.kernel import address, link, neighbour, netconf, nexthop, route
+from flanneld_py.kernel import address, link, neighbour, netconf, netlink, nexthop, route
 from flanneld_py.kernel.families import AF_BRIDGE
 from flanneld_py.kernel.miss import decode_miss
-from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, receive_all
+from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, receive_each
 
 if TYPE_CHECKING:
     import _socket
@@ -51,6 +52,9 @@ _RECEIVE_BUFFER = 1 << 22
 """Bytes; a storm of some thousand notifications is borne before the kernel drops any."""
 
 
+_MISSES_AT_ONCE = MOST_WAITING
+"""Misses read at a stretch: as many as may wait, so that what is beyond is known as early as can be."""
+
 _LINK_LOCAL = Prefix(IPV6, 0xFE80 << 112, 10)
 _MULTICAST = Prefix(IPV6, 0xFF << 120, 8)
 
@@ -78,6 +82,8 @@ class Monitor:
         _attach_filter(self._socket, own_port)
         self._socket.setblocking(False)
         self._misses: list[Miss] = []
+        self.is_drained = True
+        """Whether `read_changes` has read all that there was, rather than hurried back with misses."""
         self.stranger = 0
         """The netlink port of whoever was last named to have changed something of ours, 0 for nobody yet."""
         self._lost_misses = False
@@ -111,21 +117,29 @@ class Monitor:
         """Return what may have changed since the last call; everything, if notifications were lost.
 
         The kernel does not say who changed a forwarding entry, so `own_fdb` holds the message types and entries of
-        our own latest operations.
+        our own latest operations. While misses come as fast as they are read, returns to have them answered, with
+        `is_drained` unset.
         """
         changes: set[Change] = set()
+        self.is_drained = False
         try:
-            for message in receive_all(self._socket):
-                if message.kind == neighbour.RTM_GETNEIGH:
-                    self._note_miss(message, scope)
-                found = _read_change(message, scope, own_fdb)
-                changes |= found
-                if found and message.port:
-                    self.stranger = message.port
+            for data in receive_each(self._socket):
+                for message in netlink.decode_messages(data):
+                    if message.kind == neighbour.RTM_GETNEIGH:
+                        self._note_miss(message, scope)
+                        continue
+                    found = _read_change(message, scope, own_fdb)
+                    changes |= found
+                    if found and message.port:
+                        self.stranger = message.port
+                if len(self._misses) >= _MISSES_AT_ONCE:
+                    return changes
+            self.is_drained = True
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             self._lost_misses = True
+            self.is_drained = True
             return set(Change)
         return changes
 

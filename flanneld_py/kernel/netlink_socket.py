@@ -233,14 +233,22 @@ def join_group(opened: _socket.socket, group: int) -> None:
     opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
 
-def receive_all(opened: _socket.socket) -> Iterator[Message]:
-    """Yield the notifications that a socket holds; never wait for one. Raises OSError, ENOBUFS if some were lost."""
+def receive_each(opened: _socket.socket) -> Iterator[memoryview]:
+    """Yield what each read of a socket that holds notifications returns; never wait. Raises OSError, ENOBUFS if some
+    were lost.
+    """
     while True:
         try:
             data = opened.recv(_NOTIFICATIONS_SIZE, _socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
-        yield from netlink.decode_messages(memoryview(data))
+        yield memoryview(data)
+
+
+def receive_all(opened: _socket.socket) -> Iterator[Message]:
+    """Yield the notifications that a socket holds; never wait for one. Raises as `receive_each`."""
+    for data in receive_each(opened):
+        yield from netlink.decode_messages(data)
 
 
 def _set_if_known(opened: _socket.socket, option: int) -> None:

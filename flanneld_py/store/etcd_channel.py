@@ -42,6 +42,11 @@ class Channel:
             self._connection = await self._connect()
         return self._connection.open_call(path, metadata, only)
 
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, once it is made."""
+        return self._connection
+
     def close(self) -> None:
         """End the connection; calls on it fail, and later ones too."""
         self._closed = True

@@ -17,6 +17,7 @@ from flanneld_py.store.counts import StoreCounts
 from flanneld_py.store.etcd_api import AUTHENTICATE, RANGE, KeyRange, Method, Request, Response
 from flanneld_py.store.etcd_channel import Channel
 from flanneld_py.store.etcd_errors import EndpointError, is_stale_token, translate
+from flanneld_py.store.etcd_question import hand_over
 from flanneld_py.store.etcd_stream import EtcdStream
 from flanneld_py.store.grpc_status import CallError, Status
 
@@ -58,6 +59,34 @@ class EtcdClient:
         A request may reach etcd twice, on two endpoints, when the first answer gets lost.
         """
         return await self._counted(self._send, method, request)
+
+    def ask(
+        self,
+        method: Method[Request, Response],
+        questions: Sequence[tuple[Request, Callable[[Response | None], None]]],
+        patience: float,
+    ) -> None:
+        """Send requests in one piece, at once, over the connection that there is; never wait.
+
+        What stands beside a request is called once, ahead of all tasks, with the response; or with None where there
+        is no connection yet, or no response in `patience` seconds: then `call` tells why, and knows other endpoints.
+        """
+        connection = None if self._connection is None else self._connection.channel.connection
+        if connection is None or (self._options.username and self._token is None):
+            for _, answered in questions:
+                answered(None)
+            return
+        connection.hold_back()
+        try:
+            for request, answered in questions:
+                try:
+                    call = connection.open_call(method.path, self._metadata(), method.encode(request))
+                except CallError:
+                    answered(None)
+                else:
+                    hand_over(call, method, answered, patience, self.counts)
+        finally:
+            connection.let_go()
 
     async def exchange(self, method: Method[Request, Response], request: Request) -> Response:
         """Do the same for a method that is a stream, of which one request and one response are wanted."""

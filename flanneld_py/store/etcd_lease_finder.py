@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.backoff import backoff_delay
@@ -23,7 +24,7 @@ from flanneld_py.store.etcd_watch import LONGEST_DELAY, read_alive
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from flanneld_py.core.lease_event import LeaseChange
     from flanneld_py.store.etcd_client import EtcdClient
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 _RARE_LENGTHS_AGE = 60.0
 """Seconds between two reads of all keys in search of subnets of another length than the network's."""
 _READS_AT_ONCE = 100
+_GLANCE_PATIENCE = 0.5
+"""Seconds until a glance that is not answered counts as nothing."""
 
 
 class EtcdLeaseFinder:
@@ -61,24 +64,42 @@ class EtcdLeaseFinder:
 
     async def find_lease(self, address: int) -> LeasePut | None:
         """Return the lease whose IPv4 subnet holds an address; None if there is none, or none that can be read."""
-        base = prefix_around(IPV4, address, self._subnet_len).address
-        start = self._layout.lease_key(f"{format_address(IPV4, base)}-")
-        keys = keys_below(start)
-        # Any member may answer from what it has, without asking the others: a lease that is out of date does no harm,
-        # since following it begins with that revision. Only that there is none must be true.
-        for serializable in (True, False):
-            request = pb.RangeRequest(key=keys.start, range_end=keys.end, serializable=serializable)
-            found = await self._find_in(request, address)
-            if found is not None:
-                return found
+        found = self._pick(await self._client.call(RANGE, self._request(address)), address)
+        if found is not None:
+            return found
         await self._refresh_rare_lengths()
         for subnet, name in self._rare.items():
             if subnet.holds(address):
-                return await self._find_in(pb.RangeRequest(key=self._layout.lease_key(name)), address)
+                request = pb.RangeRequest(key=self._layout.lease_key(name))
+                return self._pick(await self._client.call(RANGE, request), address)
         return None
 
-    async def _find_in(self, request: pb.RangeRequest, address: int) -> LeasePut | None:
-        response = await self._client.call(RANGE, request)
+    def glance(self, addresses: Sequence[int], found: Callable[[int, LeasePut | None], None]) -> None:
+        """Have `found` called with each address and the lease that one member of the cluster knows for it.
+
+        With None where it knows none, or gives no answer: `find_lease` says whether that is true. Never waits.
+        """
+        # A member answers this from what it has, without asking the others: a lease that is out of date does no harm,
+        # since following it begins with that revision. Only that there is none must be true.
+        self._client.ask(
+            RANGE,
+            [(self._request(address, serializable=True), partial(self._tell, address, found)) for address in addresses],
+            _GLANCE_PATIENCE,
+        )
+
+    def _tell(
+        self, address: int, found: Callable[[int, LeasePut | None], None], response: pb.RangeResponse | None
+    ) -> None:
+        found(address, None if response is None else self._pick(response, address))
+
+    def _request(self, address: int, *, serializable: bool = False) -> pb.RangeRequest:
+        """Return the read of what begins where an address's subnet does."""
+        base = prefix_around(IPV4, address, self._subnet_len).address
+        keys = keys_below(self._layout.lease_key(f"{format_address(IPV4, base)}-"))
+        return pb.RangeRequest(key=keys.start, range_end=keys.end, serializable=serializable)
+
+    def _pick(self, response: pb.RangeResponse, address: int) -> LeasePut | None:
+        """Return the lease among those read whose subnet holds an address."""
         for record in response.kvs:
             name = self._layout.lease_name(record.key)
             lease = read_lease(name, record)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
 from flanneld_py.store.grpc_status import CallError, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WINDOW = 1 << 22
 """Bytes of a call's answers that may come before they are read."""
@@ -58,6 +61,7 @@ class Call:
         self._messages: deque[bytes] = deque()
         self._owed = 0
         self._waiting: asyncio.Future[None] | None = None
+        self._listener: Callable[[], None] | None = None
         self._outcome: CallError | None = None
         self._has_ended = False
 
@@ -73,19 +77,30 @@ class Call:
 
         May be given up at any time; no message gets lost by that.
         """
-        while not self._messages:
-            if self._outcome is not None:
-                raise self._outcome
-            if self._has_ended:
-                return None
+        while not (self._messages or self._has_ended):
             self._waiting = asyncio.get_running_loop().create_future()
             try:
                 await self._waiting
             finally:
                 self._waiting = None
-        message = self._messages.popleft()
-        self._grant()
-        return message
+        return self.take_next()
+
+    def take_next(self) -> bytes | None:
+        """Return the next message, which has come; None if the server has ended the call well. Raises CallError."""
+        if self._messages:
+            message = self._messages.popleft()
+            self._grant()
+            return message
+        if self._outcome is not None:
+            raise self._outcome
+        return None
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called once, as soon as `take_next` has something to return or to raise.
+
+        It is called by whatever the connection reads, ahead of all tasks, and must not raise.
+        """
+        self._listener = listener
 
     def cancel(self) -> None:
         """End the call, if it has not ended by itself."""
@@ -143,3 +158,6 @@ class Call:
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            listener()

@@ -48,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._peer_window = http2.DEFAULT_WINDOW
         self._received = 0
         self._answers = b""
+        self._holds_back = False
         self._heard = False
         self._is_http2 = False
         self._pulse: asyncio.TimerHandle | None = None
@@ -120,6 +121,15 @@ class Connection(asyncio.Protocol):
             frames.append(http2.encode_frame(FrameKind.DATA, flags, call.number, part))
         self._write(b"".join(frames))
 
+    def hold_back(self) -> None:
+        """Keep what is sent from now on until `let_go`: many calls that begin together cost one system call."""
+        self._holds_back = True
+
+    def let_go(self) -> None:
+        """Send what was held back."""
+        self._holds_back = False
+        self._write(b"")
+
     def grant(self, call: Call, size: int) -> None:
         """Let the server send so many bytes more on a call."""
         if call.number in self._calls:
@@ -131,8 +141,11 @@ class Connection(asyncio.Protocol):
             self._write(http2.encode_reset(call.number, http2.CANCEL))
 
     def _write(self, data: bytes) -> None:
-        if self._answers:
+        if self._answers or self._holds_back:
             self._answers, data = b"", self._answers + data
+        if self._holds_back:
+            self._answers = data
+            return
         # What is written to a connection that is about to end goes nowhere; asyncio would log it.
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)

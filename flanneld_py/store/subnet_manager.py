@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
@@ -155,6 +155,14 @@ class LeaseFinder(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why the leases in use cannot be followed at present, in one line; None where they can."""
+        ...
+
+    def glance(self, addresses: Sequence[int], found: Callable[[int, LeasePut | None], None]) -> None:
+        """Have `found` called once with each address and the lease that holds it, as far as is known close by.
+
+        With None where that is not known, or not in time: `find_lease` says more. Never waits; `found` may be called
+        before this returns, and must not raise.
+        """
         ...
 
     async def find_lease(self, address: int) -> LeasePut | None:

@@ -1,8 +1,11 @@
 """On demand, on the real kernel: packets of real senders, read off the wire at the other end of the uplink."""
 
 import asyncio
+import errno
 import struct
+import sys
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,11 @@ async def arrives(far, sender, address):
     return next(
         (outer, mac) for outer, mac, inner, data in reversed(far.packets) if (inner, data) == (address, payload)
     )
+
+
+def see_nothing(addresses, found):
+    for address in addresses:
+        found(address, None)
 
 
 # Packets
@@ -216,6 +224,18 @@ async def test_scan_finds_nobody_and_costs_little(make_node, far, sender):
     assert {inner for _, _, inner, _ in far.packets} == {IN_A}
 
 
+@pytest.mark.parametrize("subnets", [1, 60])
+async def test_scan_without_a_pause_leaves_nothing_unresolved(node, far, sender, subnets):
+    node.lease_out(A)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.agent.scan", "10.5.100.1", str(subnets), "240", stdout=asyncio.subprocess.PIPE
+    )
+    most, _ = map(int, (await process.communicate())[0].split())
+    assert most < 256
+    await until(lambda: not node.on_demand._table.pending and not node.unresolved())
+    assert await arrives(far, sender, IN_A) == ("172.30.1.2", MAC_A)
+
+
 async def test_more_lookups_at_once_than_are_allowed(make_node, store, sender):
     node = make_node()
     slow = asyncio.Event()
@@ -225,17 +245,23 @@ async def test_more_lookups_at_once_than_are_allowed(make_node, store, sender):
         await slow.wait()
         return await find_lease(address)
 
-    node.finder.find_lease = find_slowly
+    node.finder.find_lease, node.finder.glance = find_slowly, see_nothing
     await node.ready()
-    for index in range(100, 150):
-        sender.send(f"10.5.{index}.7")
-    await until(lambda: node.on_demand.counts.refused == 18)
+    refused_by_route = sum(sender.send(f"10.5.{index}.7") != 0 for index in range(100, 150))
+    await until(lambda: node.on_demand.counts.refused + refused_by_route == 18)
     assert node.on_demand._table.pending == 32
     assert len(node.unresolved()) == 32
+    # No more come to wait: the kernel refuses them by itself.
+    assert node.unreachable() == {"10.5.0.0/16"}
+    assert [sender.send(f"10.5.{index}.7") for index in range(150, 200)] == [errno.EHOSTUNREACH] * 50
+    assert len(node.unresolved()) == 32
     slow.set()
-    await until(lambda: node.on_demand.counts.refused == 50)
+    await until(lambda: node.on_demand.counts.refused + refused_by_route == 50)
     assert node.unresolved() == []
     assert len(node.unreachable()) == 32
+    assert node.state()[2]["10.5.0.0/16"] == (None, node.device(), False)
+    await node.settled()
+    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.counts.drift.keys()
 
 
 async def test_own_subnet_without_a_bridge_is_not_unreachable(node, sender):
@@ -344,9 +370,53 @@ async def test_lease_that_changes_while_it_is_looked_up(node, far, sender, store
         node.lease_out(changed)
         return found
 
+    node.finder.glance = see_nothing
     node.finder.find_lease = find_late
     sender.send(IN_A)
     await node.follows(changed)
+
+
+async def test_lease_that_changes_while_it_is_glanced_at(node, far, sender, store):
+    node.lease_out(A)
+    glance = node.finder.glance
+    changed = make_lease(2, mac_index=0x22)
+
+    def glance_late(addresses, found):
+        def found_late(address, event):
+            node.lease_out(changed)
+            found(address, event)
+
+        glance(addresses, found_late)
+
+    node.finder.glance = glance_late
+    sender.send(IN_A)
+    await node.follows(changed)
+
+
+async def test_what_is_seen_at_a_glance_is_not_looked_for_again(node, far, sender):
+    node.lease_out(A)
+    node.finder.find_lease = None
+    assert await arrives(far, sender, IN_A) == ("172.30.1.2", MAC_A)
+    await node.follows(A)
+    assert node.is_running()
+
+
+async def test_glance_that_sees_nothing_is_no_answer(node, far, sender):
+    node.lease_out(A)
+    node.finder.glance = see_nothing
+    assert await arrives(far, sender, IN_A) == ("172.30.1.2", MAC_A)
+    await node.follows(A)
+
+
+async def test_glance_that_is_answered_after_the_end(make_node, sender):
+    node = await make_node().ready()
+    node.lease_out(A)
+    asked = []
+    node.finder.glance = lambda addresses, found: asked.append(found)
+    sender.send(IN_A)
+    await until(lambda: asked)
+    await node.stop()
+    asked[0](int(IPv4Address(IN_A)), None)
 
 
 async def test_only_leases_in_use_are_followed(node, far, sender):
@@ -446,7 +516,7 @@ async def test_store_that_does_not_answer_is_not_waited_for(make_node, sender, m
     async def find_never(address):
         await never.wait()
 
-    node.finder.find_lease = find_never
+    node.finder.find_lease, node.finder.glance = find_never, see_nothing
     await node.ready()
     assert await sender.is_refused(IN_A)
     assert node.unresolved() == []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flanneld_py.core.misses import MOST_PENDING, REFUSED_FOR, Miss, MissTable
+from flanneld_py.core.misses import MOST_WAITING, REFUSED_FOR, Miss, MissTable
 from flanneld_py.core.prefix import IPV4, prefix_around
 
 
@@ -32,14 +32,37 @@ def test_settling_what_is_not_looked_up_is_nothing():
     assert MissTable().settle(subnet(2)) == []
 
 
-def test_too_many_lookups_at_once_are_refused():
+def test_what_cannot_wait_any_more_is_refused():
     table = MissTable()
-    assert [table.take(miss(7, third), subnet(third)) for third in range(MOST_PENDING)] == [True] * MOST_PENDING
+    assert [table.take(miss(7, third), subnet(third)) for third in range(MOST_WAITING)] == [True] * MOST_WAITING
     assert table.take(miss(7, 200), subnet(200)) is None
-    assert table.take(miss(8, 0), subnet(0)) is False
+    assert table.take(miss(8, 0), subnet(0)) is None
+    assert table.take(miss(7, 0), subnet(0)) is False
     table.settle(subnet(0))
     assert table.take(miss(7, 200), subnet(200)) is True
     assert table.take(miss(7, 201), subnet(201)) is None
+
+
+def test_addresses_of_one_subnet_count_each():
+    table = MissTable()
+    assert table.take(miss(0), subnet(2)) is True
+    assert [table.take(miss(last), subnet(2)) for last in range(1, MOST_WAITING)] == [False] * (MOST_WAITING - 1)
+    assert table.take(miss(200), subnet(2)) is None
+    assert len(table.settle(subnet(2))) == MOST_WAITING
+    assert table.take(miss(200), subnet(2)) is True
+
+
+def test_what_was_full_is_so_until_few_wait():
+    table = MissTable()
+    for third in range(MOST_WAITING):
+        assert not table.is_full
+        table.take(miss(7, third), subnet(third))
+    for third in range(MOST_WAITING // 2):
+        assert table.is_full
+        table.settle(subnet(third))
+    assert not table.is_full
+    assert table.take(miss(7, 200), subnet(200)) is True
+    assert not table.is_full
 
 
 def test_nobodys_subnets_are_forgotten_in_time():
@@ -97,10 +120,13 @@ def test_every_miss_is_answered_once_or_refused_at_once(steps):
             assert set(settled) == waiting.pop(third, set())
             continue
         taken = table.take(miss(last, third), subnet(third))
-        assert taken is (False if third in waiting else True if len(waiting) < MOST_PENDING else None)
+        known = waiting.get(third, set())
+        has_room = sum(map(len, waiting.values())) < MOST_WAITING
+        assert taken is (False if miss(last, third) in known else None if not has_room else third not in waiting)
         if taken is not None:
             waiting.setdefault(third, set()).add(miss(last, third))
-        assert table.pending == len(waiting) <= MOST_PENDING
+        assert table.pending == len(waiting)
+        assert sum(map(len, waiting.values())) <= MOST_WAITING
 
 
 @given(st.lists(st.tuples(thirds, st.floats(0, 20)), max_size=50), st.floats(0.1, 30))

@@ -306,10 +306,20 @@ class MemoryLeaseFinder:
         self._changed = asyncio.Event()
         self._history_lost = False
 
+    def glance(self, addresses, found):
+        for address in addresses:
+            event = None if self._store.away is not None else self._read(address)
+            if event is not None:
+                self.finds.append(address)
+            found(address, event)
+
     async def find_lease(self, address):
         self.finds.append(address)
         await asyncio.sleep(0)  # where others come in between
         self._store.check()
+        return self._read(address)
+
+    def _read(self, address):
         for key, record in self._store.records.items():
             subnet = _ipv4_subnet(key)
             event = self._store.read(key) if subnet is not None and subnet.holds(address) else None

@@ -80,6 +80,74 @@ async def test_a_lease_of_the_usual_length_costs_one_read(store, count_calls):
     assert (calls["reads"], calls["lists"]) == (3, 0)
 
 
+async def glance(finder, *addresses):
+    """Return what a finder sees for each address."""
+    seen = {}
+    finder.glance([number(address) for address in addresses], seen.__setitem__)
+    await until(lambda: len(seen) == len(addresses))
+    return [seen[number(address)] for address in addresses]
+
+
+async def test_a_glance_sees_what_there_is(store, count_calls):
+    for index in range(1, 31):
+        await store.put(f"10.5.{index}.0-24", value(node(index)))
+    await store.put("10.5.100.64-26", value(node(100)))
+    await store.put("10.5.101.0-24", "no lease")
+    finder = store.manager().lease_finder(24)
+    await finder.find_lease(number("10.5.1.1"))
+    calls = count_calls(finder)
+    seen = await glance(finder, *(f"10.5.{index}.9" for index in range(1, 31)))
+    assert [event.key for event in seen] == [f"10.5.{index}.0-24" for index in range(1, 31)]
+    assert seen[6] == await finder.find_lease(number("10.5.7.9"))
+    # What needs a closer look is not seen.
+    assert await glance(finder, "10.5.99.1", "10.5.100.65", "10.5.101.1") == [None] * 3
+    assert calls == {"lists": 0, "reads": 1, "streams": 0, "creates": 0, "cancels": 0}
+
+
+async def test_a_lease_that_was_seen_at_a_glance_is_followed_from_then(store):
+    await store.put(KEY, value(node(1)))
+    finder = store.manager().lease_finder(24)
+    async with Following(finder) as told:
+        await follow(finder, KEY)
+        await store.put(OTHER, value(node(2)))
+        await glance(finder, "10.5.2.1")
+        await store.put(OTHER, value(node(3)))
+        finder.follow(OTHER)
+        await told.until(LeasePut, OTHER, node(3))
+
+
+async def test_a_glance_before_there_is_a_connection_sees_nothing_at_once(store):
+    await store.put(KEY, value(node(1)))
+    finder = store.manager().lease_finder(24)
+    seen = {}
+    finder.glance([number("10.5.1.1")], seen.__setitem__)
+    assert seen == {number("10.5.1.1"): None}
+
+
+async def test_a_glance_at_a_silent_store_sees_nothing_in_time(store, shared_etcd, make_relay, monkeypatch):
+    monkeypatch.setattr(etcd_lease_finder, "_GLANCE_PATIENCE", 0.05)
+    relay = await make_relay(shared_etcd.port)
+    await store.put(KEY, value(node(1)))
+    finder = store.manager(through(relay, store)).lease_finder(24)
+    await finder.find_lease(number("10.5.1.1"))
+    relay.freeze()
+    assert await glance(finder, "10.5.1.1") == [None]
+    await relay.restore()
+    assert (await finder.find_lease(number("10.5.1.1"))).key == KEY
+
+
+async def test_a_glance_at_a_store_that_goes_away_sees_nothing_at_once(store, shared_etcd, make_relay, monkeypatch):
+    monkeypatch.setattr(etcd_lease_finder, "_GLANCE_PATIENCE", 1e6)
+    relay = await make_relay(shared_etcd.port)
+    finder = store.manager(through(relay, store)).lease_finder(24)
+    await finder.find_lease(number("10.5.1.1"))
+    relay.freeze()
+    seen = {}
+    finder.glance([number("10.5.1.1")], seen.__setitem__)
+    await relay.cut()
+    await until(lambda: seen)
+
+
 async def test_all_keys_are_read_at_most_once_a_minute(store, count_calls, monkeypatch):
     finder = store.manager().lease_finder(24)
     calls = count_calls(finder)
