@@ -671,7 +671,7 @@ async def test_misses_are_answered_while_peers_in_use_are_still_looked_up(make_n
 
 
 async def test_device_that_cannot_be_made_is_waited_for(make_node, host, far, sender, caplog):
-    other = host.make_vxlan("calico.1")
+    other = host.make_vxlan("calico.1", mac="02:00:00:00:99:99")
     node = make_node()
     await node.start()
     await until(lambda: "VNI already exists" in caplog.text)
