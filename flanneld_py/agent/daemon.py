@@ -20,6 +20,7 @@ from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.guard import Guard, make_guard
 from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
+from flanneld_py.agent.loop_trouble import LoopTrouble
 from flanneld_py.agent.metrics_page import CONTENT_TYPE, MetricsPage, Tunnels
 from flanneld_py.agent.node_follower import NodeFollower
 from flanneld_py.agent.on_demand import OnDemand
@@ -71,6 +72,7 @@ async def run_daemon(options: Options) -> None:
     _drop_privileges()
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopTrouble())
     stopped = False
 
     def stop() -> None:
