@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_daemon import CONFIG, PREFIX, Cluster, leads_to
+from tests.test_daemon import CONFIG, PREFIX, Cluster, leads_to, vtep_mac
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
@@ -110,3 +110,34 @@ def test_a_store_without_space_is_explained_and_costs_nothing(cluster):
     cluster.namespace.run(cluster.etcd.launch)
     cluster.ctl("--dial-timeout=20s", "--command-timeout=20s", "alarm", "disarm")
     third.is_ready()
+
+
+def test_node_whose_mac_somebody_publishes_takes_a_new_one_and_stays_within_reach(cluster):
+    one, two = cluster.add_node(), cluster.add_node()
+    first, second = one.start().is_ready(), two.start().is_ready()
+    wait_until(lambda: leads_to(two, one, first.key))
+    key, mac = first.key, vtep_mac(one)
+    cluster.ctl("put", f"{PREFIX}/subnets/10.5.250.0-24", OTHER.replace("7a:e3:ab:24:37:fb", mac))
+    first.says("another node has our VTEP's MAC, so a new one was taken and published")
+    wait_until(lambda: vtep_mac(one) != mac and leads_to(two, one, key) and leads_to(one, two, second.key))
+    # Either node reaches the other owner of the MAC as well, and nobody is skipped.
+    for node in (one, two):
+        wait_until(lambda node=node: node.fdb(node.index("flannel.1")).get(mac) == "172.30.7.7")
+        wait_until(lambda node=node: "10.5.250.0/24" in node.routes())
+    assert second.log.count("leases skipped") == 0
+    taken = vtep_mac(one)
+    assert first.stop() == 0
+    again = one.start().is_ready()
+    assert (again.key, vtep_mac(one)) == (key, taken)
+
+
+def test_cloned_machines_come_to_have_macs_of_their_own(cluster):
+    nodes = [cluster.add_node() for _ in range(3)]
+    for node in nodes[:2]:
+        node.make_vxlan(mac="02:00:00:00:00:01", vxlan_local=node.address)  # as Go flannel left it on both
+    keys = [node.start().is_ready().key for node in nodes]
+    for node in nodes:
+        for other, key in zip(nodes, keys, strict=True):
+            if node is not other:
+                wait_until(lambda node=node, other=other, key=key: leads_to(node, other, key))
+    assert len({vtep_mac(node) for node in nodes}) == 3

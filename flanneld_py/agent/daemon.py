@@ -161,7 +161,7 @@ async def _run(options: Options) -> None:
                 status.probes_by(prober)
                 group.create_task(prober.run(), name="prober")
             group.create_task(remove_former(sock, former, reconciler.synced), name="former backend")
-            group.create_task(follower.run(reconciler.underlay_changed), name="follower")
+            group.create_task(follower.run(reconciler.underlay_changed, reconciler.identity_taken), name="follower")
             group.create_task(tell_watchdog(lambda: not status.health()[1]), name="watchdog")
             group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")
 

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 _CALM = 0.3
 """Seconds that the host's network is given to come to rest: an address is taken away before another comes."""
+_IDENTITY_REST = 60.0
+"""Seconds between two changes of what we are known by: each costs the packets that are under way."""
 _LONGEST_WAIT = 60.0
 """Seconds after which the host is looked at though nothing was told of it."""
 
@@ -61,11 +63,12 @@ class NodeFollower:
             "uplink": self._uplink_trouble or None,
         }
 
-    async def run(self, underlay_changed: asyncio.Event) -> None:
+    async def run(self, underlay_changed: asyncio.Event, identity_taken: asyncio.Event) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_config(), name="follow configuration")
             group.create_task(self._follow_host(underlay_changed), name="follow uplink")
+            group.create_task(self._keep_identity(identity_taken), name="keep identity")
 
     async def _follow_config(self) -> None:
         async with aclosing(self._store.watch_config()) as texts:
@@ -124,12 +127,27 @@ class NodeFollower:
             uplink.interface.mtu,
         )
 
-    async def _go_on(self, config: NetworkConfig, uplink: Uplink) -> None:
-        """Go on as the node that these make. Raises ConfigError, KernelError."""
+    async def _keep_identity(self, taken: asyncio.Event) -> None:
+        """Publish another MAC where a second node has ours, as cloned machines do: no third could reach both."""
+        while True:
+            await taken.wait()
+            try:
+                await self._go_on(self.node.config, self.node.uplink, afresh=True)
+            except (ConfigError, KernelError) as error:
+                log.error("another node has our VTEP's MAC, and no new one could be taken: %s", error)  # noqa: TRY400
+            else:
+                # From now on leases are judged by the new one.
+                taken.clear()
+                log.warning("another node has our VTEP's MAC, so a new one was taken and published")
+            await asyncio.sleep(_IDENTITY_REST)
+
+    async def _go_on(self, config: NetworkConfig, uplink: Uplink, *, afresh: bool = False) -> None:
+        """Go on as the node that these make, `afresh` with another identity. Raises ConfigError, KernelError."""
         backend = parse_backend(config)(uplink)
         await backend.prepare(self._sock)
         request = self.node.request
-        attrs = backend.publish(self._sock, request.attrs, os.urandom)
+        earlier = backend.renew_identity(request.attrs, os.urandom) if afresh else request.attrs
+        attrs = backend.publish(self._sock, earlier, os.urandom)
         self.node = replace(
             self.node, config=config, uplink=uplink, backend=backend, request=replace(request, attrs=attrs)
         )

@@ -18,6 +18,7 @@ from flanneld_py.agent.table_writer import TableWriter
 from flanneld_py.agent.unreachable import UnreachablePeers
 from flanneld_py.backends.backend import UnreachableError
 from flanneld_py.core.entries import Kind, entry_key, entry_kind
+from flanneld_py.core.peer import OWN_MAC
 from flanneld_py.core.plan import TableDiff, order, plan_change
 from flanneld_py.core.rivalry import Rivalry
 from flanneld_py.kernel.monitor import Change, Monitor, describe_port
@@ -77,7 +78,8 @@ class Reconciler:
     """Keeps the kernel's tables as the leases say they should be.
 
     `grounded` is set once our devices are there, `synced` once everything that was wanted has been tried,
-    `underlay_changed` whenever something was told of the host's own network, for whoever clears it; `busy_since`
+    `underlay_changed` whenever something was told of the host's own network, and `identity_taken` when another node's
+    lease came that has our VTEP's MAC, both for whoever clears them; `busy_since`
     is when the pass that runs now began, on the monotonic clock, None between passes; `broken_off` is why the last pass
     did not come to its end, empty if it did.
     """
@@ -118,6 +120,7 @@ class Reconciler:
         self.grounded = asyncio.Event()
         self.synced = asyncio.Event()
         self.underlay_changed = asyncio.Event()
+        self.identity_taken = asyncio.Event()
         self._followers: list[asyncio.Event] = []
         self.busy_since: float | None = None
         self.broken_off = ""
@@ -144,7 +147,10 @@ class Reconciler:
         for key, peers in self._apply(events).items():
             # What a key had when the kernel last followed, however often it has changed since.
             self._former.setdefault(key, peers)
-        log_skipped(self.leases.take_news())
+        news = self.leases.take_news()
+        log_skipped(news)
+        if self.leases.is_refused_as(OWN_MAC, news):
+            self.identity_taken.set()
         if self.leases.complete and not was_complete:
             self._dirty |= self._tables
         if self.leases.complete:

@@ -106,7 +106,8 @@ class RunningNode:
         uplink = node.uplink.interface.ifindex
         self.ground.rebase(node.backend, devices_of(node, on_demand=self.on_demand is not None), uplink)
         self.reconciler.rebase(former.backend, node.backend)
-        if self.reconciler.leases.rebase(node.backend.read_peers, members_of(node)) and not self.on_demand:
+        judged_anew = self.reconciler.leases.rebase(node.backend.read_peers, members_of(node))
+        if (judged_anew or former.request.attrs != node.request.attrs) and not self.on_demand:
             # Which leases may become peers is another question now: all have to be told again.
             self._restart("lease watch", self._follow_leases())
         self._restart("backend", node.backend.run(node.held.lease, self.reconciler))

@@ -95,6 +95,10 @@ class Backend(EntrySource, Protocol):
         """
         ...
 
+    def renew_identity(self, attrs: LeaseAttrs, random_bytes: Callable[[int], bytes]) -> LeaseAttrs:
+        """Return our attributes without what another node has published as well, to be published in their place."""
+        return attrs
+
     def devices(self, lease: Lease) -> dict[int, Device]:
         """Return the devices that the holder of this lease needs, by the address family that each carries."""
         ...

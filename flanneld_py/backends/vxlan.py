@@ -20,7 +20,7 @@ from flanneld_py.core.errors import KernelError
 from flanneld_py.core.lease import fold_keys
 from flanneld_py.core.network_config import boolean, integer
 from flanneld_py.core.nexthop_id import nexthop_ids
-from flanneld_py.core.peer import Peer, RefusedError
+from flanneld_py.core.peer import OWN_MAC, Peer, RefusedError
 from flanneld_py.core.prefix import IPV4, IPV6, host_prefix
 from flanneld_py.core.tunnel_mtu import read_underlay_mtu, tunnel_mtu
 from flanneld_py.core.underlay import public_attrs
@@ -128,6 +128,11 @@ class VxlanBackend(Backend):
             backend_data=self._encode_data(IPV4), backend_v6_data=self._encode_data(IPV6)
         )
 
+    def renew_identity(self, attrs: LeaseAttrs, random_bytes: Callable[[int], bytes]) -> LeaseAttrs:
+        """Return our attributes with MACs that no node has had."""
+        self._macs = {family: make_mac(random_bytes) for family in self._networks}
+        return attrs._replace(backend_data=self._encode_data(IPV4), backend_v6_data=self._encode_data(IPV6))
+
     def _encode_data(self, family: int) -> str | None:
         if family not in self._macs:
             return None
@@ -172,7 +177,7 @@ class VxlanBackend(Backend):
         if vni not in {self._settings.vni, self._settings.vni & _PUBLISHED_VNI}:
             raise RefusedError("other VNI", f"its VNI is {vni}, the network's is {self._settings.vni}")
         if mac in self._macs.values():
-            raise RefusedError("own MAC", f"its VtepMAC {mac.hex(':')} is this node's own")
+            raise RefusedError(OWN_MAC, f"its VtepMAC {mac.hex(':')} is this node's own")
         return mac
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
@@ -237,8 +242,11 @@ def pick_mac(earlier: str | None, device: bytes | None, random_bytes: Callable[[
         return read_vtep(earlier)[1]
     except ValueError:
         # Our earlier lease was another backend's, or is broken: it has no MAC that anyone could know.
-        if device:
-            return device
+        return device or make_mac(random_bytes)
+
+
+def make_mac(random_bytes: Callable[[int], bytes]) -> bytes:
+    """Return a new MAC for a VTEP."""
     first, *rest = random_bytes(6)
     # A locally administered unicast address (IEEE 802).
     return bytes((first & 0xFC | 0x02, *rest))

@@ -70,6 +70,10 @@ class LeaseTable:
         news, self._news = self._news, {}
         return news
 
+    def is_refused_as(self, kind: str, keys: Iterable[str]) -> bool:
+        """Say whether one of these keys has been refused for a reason of this kind."""
+        return any(self._kinds.get(key) == kind for key in keys)
+
     def count_skipped(self) -> dict[str, int]:
         """Return how many keys have no peers, by the kind of reason; there are a few kinds, however many keys."""
         return Counter([*self._kinds.values(), *("unreadable" for _ in self.rejected)])

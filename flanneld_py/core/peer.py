@@ -39,6 +39,10 @@ class Members(NamedTuple):
     lengths: tuple[int, ...] = ()
 
 
+OWN_MAC = "own MAC"
+"""The kind of refusal of a lease whose VTEP has our MAC: other nodes can reach one of the two at most."""
+
+
 class RefusedError(ValueError):
     """A lease must not be programmed; `kind` is the reason as one of a few fixed words, the message says it all."""
 

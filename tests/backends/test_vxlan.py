@@ -83,6 +83,19 @@ def test_mtu_leaves_room_for_the_outer_headers(network, mtu, keys, expected):
     assert make_backend(network, mtu, **keys).mtu == expected
 
 
+@pytest.mark.parametrize(("network", "families"), [(V4, (IPV4,)), (V6, (IPV6,)), (DUAL, (IPV4, IPV6))])
+def test_new_identity_is_the_same_lease_with_other_macs(network, families):
+    backend = make_backend(network)
+    drawn = iter(range(10, 20))
+    attrs = backend.renew_identity(
+        LeaseAttrs(7, None, "vxlan", "old", None), lambda count: bytes([next(drawn)] * count)
+    )
+    assert attrs[:3] == (7, None, "vxlan")
+    macs = {family: data and read_vtep(data)[1] for family, data in ((IPV4, attrs[3]), (IPV6, attrs[4]))}
+    assert tuple(family for family, mac in macs.items() if mac) == families
+    assert all(mac[0] & 3 == 2 for mac in macs.values() if mac)
+
+
 @pytest.mark.parametrize(("network", "least"), [(V4, 118), (V6, 1350), (DUAL, 1350)])
 def test_mtu_that_leaves_too_little_is_refused(network, least):
     assert make_backend(network, least).mtu == make_backend(network, MTU=least).mtu
