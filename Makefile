@@ -26,11 +26,17 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flanneld-py
 KUBE_PROGRAMS ?= $(CACHE)/kubernetes-$(KUBE_VERSION)
 export KUBE_PROGRAMS
 
+# Another kernel than the machine's, to test on: Debian's source of one that users have, built once for all checkouts.
+GUEST := tools/guest-kernel
+GUEST_SOURCE ?= /usr/src/linux-source-6.1.tar.xz
+GUEST_KERNEL ?= $(CACHE)/guest-$(basename $(basename $(notdir $(GUEST_SOURCE))))
+GUEST_TESTS ?= -m guest
+
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' flanneld_py/__init__.py)
 DEBIAN_BASE := $(CACHE)/debian-bookworm.tar
 IMAGE := dist/flanneld-py_$(VERSION)_image.tar
 
-.PHONY: help venv check format test test-full test-kubernetes kubernetes demo \
+.PHONY: help venv check format test test-full test-kubernetes kubernetes test-kernels guest-kernel demo \
   peers pictures bench bench-codec bench-guard deb image lock docs proto clean
 
 help: ## list the targets
@@ -87,6 +93,13 @@ $(KUBE_PROGRAMS)/kubernetes:
 	@cd $(@D) && for name in kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do \
 	  ln -sf kubernetes $$name; done
 	@mv $@.new $@
+
+test-kernels: venv guest-kernel ## the tests that want ipip and the kernel's WireGuard, in a guest kernel (others: GUEST_TESTS=...)
+	@# Where it could not be built, that has been said.
+	@[ ! -x $(GUEST_KERNEL) ] || $(SANDBOX) $(GUEST)/run $(GUEST_KERNEL) $(BIN)/python -m pytest $(GUEST_TESTS)
+
+guest-kernel: ## build the guest kernel, a user-mode Linux (5 minutes, once; needs its source and a compiler)
+	@$(GUEST)/build $(GUEST_SOURCE) $(GUEST_KERNEL)
 
 demo: venv ## three nodes, pods on each, every pod pings every other
 	@$(BIN)/netns-lab demo

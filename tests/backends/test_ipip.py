@@ -53,6 +53,7 @@ def test_kernel_without_ipip_is_told_before_a_lease_is_written(monkeypatch):
 
 
 @pytest.mark.kernel
+@pytest.mark.guest
 def test_asking_for_ipip_tells_what_the_kernel_can_and_makes_no_device(namespace):
     def ask():
         with NetlinkSocket() as sock:

@@ -222,9 +222,10 @@ def test_machine_without_wireguard_is_told_what_to_do(host, monkeypatch):
 
 
 @pytest.mark.kernel
+@pytest.mark.guest
 def test_kernel_device(host):
     if not host.namespace.run(has_wireguard):
-        pytest.skip("this kernel has no WireGuard: modprobe wireguard")
+        pytest.skip("this kernel has no WireGuard: make test-kernels has one that does")
     host.do(lambda ipr: ipr.link("add", ifname="flannel-wg", kind="wireguard"))
     device = Device("flannel-wg", NetlinkControl("flannel-wg"))
     with host.namespace.entered():

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.netns_lab.carriers import require
+
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(300)]
 
 FAMILIES = {"IPv4": (), "IPv6": ("--ipv6",), "dual": ("--dual",)}
@@ -14,11 +16,27 @@ MTUS = {
     ("host-gw", "IPv4"): 1500,
     ("host-gw", "IPv6"): 1500,
     ("host-gw", "dual"): 1500,
+    ("ipip", "IPv4"): 1480,
+    ("udp", "IPv4"): 1472,
+    ("wireguard", "IPv4"): 1420,
+    ("wireguard", "IPv6"): 1420,
+    ("wireguard", "dual"): 1420,
 }
+OF_THE_KERNEL = {"ipip", "wireguard"}
+"""Backends by which one kernel carries packets and another does not."""
 FULL = 100_000_000
 
 
-def prove(lab, backend, families, size, ways):
+def carriers(combinations):
+    return [
+        pytest.param(*combination, marks=pytest.mark.guest if combination[0] in OF_THE_KERNEL else ())
+        for combination in combinations
+    ]
+
+
+def prove(lab, backend, families, size):
+    require(lab, backend)
+    ways = 12 if families == "dual" else 6
     lab.run("up", "--backend", backend, *FAMILIES[families])
     lab.await_reach()
     text = lab.run("prove", "--bytes", size).stdout
@@ -28,15 +46,18 @@ def prove(lab, backend, families, size, ways):
     assert f"FLANNEL_MTU={MTUS[backend, families]}\n" in subnet_env
 
 
-@pytest.mark.parametrize(("backend", "families"), [("vxlan", "dual"), ("vxlan", "IPv6"), ("host-gw", "dual")])
+@pytest.mark.parametrize(
+    ("backend", "families"),
+    carriers([("vxlan", "dual"), ("vxlan", "IPv6"), ("host-gw", "dual"), ("ipip", "IPv4"), ("wireguard", "dual")]),
+)
 def test_everything_arrives(lab, backend, families):
-    prove(lab, backend, families, 1_000_000, 12 if families == "dual" else 6)
+    prove(lab, backend, families, 1_000_000)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("backend", "families"), MTUS)
+@pytest.mark.parametrize(("backend", "families"), carriers(MTUS))
 def test_streams_of_100_mb_arrive(lab, backend, families):
-    prove(lab, backend, families, FULL, 12 if families == "dual" else 6)
+    prove(lab, backend, families, FULL)
 
 
 def test_an_mtu_that_leaves_too_little_room_is_noticed(lab):

@@ -1,21 +1,15 @@
 """The udp backend in a lab: real packets between pods, beside genuine Go flannel where it has been built."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 
+from tests.netns_lab.carriers import GO_FLANNEL, needs_go_flannel, require
 from tests.netns_lab.exercise import exercise
 from tests.netns_lab.test_lab_overlay import Capture, pods_of
 
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.etcd,
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="no /dev/net/tun: modprobe tun"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
 LAB = """
 pods = 1
@@ -32,7 +26,11 @@ Network = "10.244.0.0/16"
 [network.Backend]
 Type = "udp"
 """
-GO_FLANNEL = Path(__file__).parents[2] / ".cache" / "peers" / "flannel"
+
+
+@pytest.fixture(autouse=True)
+def _needs_tun(lab):
+    require(lab, "udp")
 
 
 def test_packets_go_as_bare_ipv4_in_udp(lab):
@@ -50,7 +48,7 @@ def test_all_sizes_arrive(lab):
     exercise(lab, mtu=1472)
 
 
-@pytest.mark.skipif(not GO_FLANNEL.exists(), reason="Go flannel is not built: make peers")
+@needs_go_flannel
 def test_go_flannel_is_reached_and_reaches_us(lab):
     daemon = [str(GO_FLANNEL), "--iptables-forward-rules=false"]
     lab.up(LAB.format(daemon=f"daemon = {json.dumps(daemon)}"))

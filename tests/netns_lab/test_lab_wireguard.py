@@ -1,28 +1,13 @@
-"""The wireguard backend in a lab, by WireGuard in user space where the kernel has none."""
-
-import os
-import shutil
-from pathlib import Path
+"""The wireguard backend in a lab, by the kernel's WireGuard, else by one in user space."""
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 
+from tests.netns_lab.carriers import require
 from tests.netns_lab.exercise import exercise
 from tests.netns_lab.test_lab_overlay import Capture, pods_of
 
-PEERS = Path(__file__).parents[2] / ".cache" / "peers"
-SEARCH_PATH = f"{PEERS}:{os.environ['PATH']}"
-
-pytestmark = [
-    pytest.mark.lab,
-    pytest.mark.etcd,
-    pytest.mark.timeout(180),
-    pytest.mark.skipif(
-        shutil.which("wireguard-go", path=SEARCH_PATH) is None,
-        reason="no wireguard-go: apt-get install wireguard-go, or make peers",
-    ),
-    pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="no /dev/net/tun: modprobe tun"),
-]
+pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.guest, pytest.mark.timeout(180)]
 
 LAB = """
 pods = 1
@@ -42,7 +27,7 @@ Type = "wireguard"
 
 @pytest.fixture
 def wireguard_lab(lab):
-    lab.environment["PATH"] = SEARCH_PATH
+    require(lab, "wireguard")
     lab.up(LAB)
     return lab
 
