@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from flanneld_py.core.prefix import format_address, parse_prefix
+
 if TYPE_CHECKING:
     from flanneld_py.core.lease import Lease
     from flanneld_py.core.prefix import Prefix
+
+_NO_HOSTS = tuple(
+    map(parse_prefix, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "ff00::/8"))
+)
+"""No node has one of these (RFC 6890, RFC 5771, RFC 4291): this host itself, loopback, multicast, broadcast."""
 
 
 class Peer(NamedTuple):
@@ -69,8 +76,18 @@ def refuse_foreign(lease: Lease, members: Members) -> None:
         for attached in members.underlay:
             if attached.overlaps(subnet):
                 raise RefusedError("underlay", f"{subnet} overlaps {attached}, which this node's uplink is attached to")
-    public_ip, public_ipv6 = members.own_public
-    if lease.attrs.public_ip is not None and lease.attrs.public_ip == public_ip:
-        raise RefusedError("own address", "its PublicIP is this node's own")
-    if lease.attrs.public_ipv6 is not None and lease.attrs.public_ipv6 == public_ipv6:
-        raise RefusedError("own address", "its PublicIPv6 is this node's own")
+    _refuse_address("PublicIP", lease.attrs.public_ip, members.own_public[0], lease.subnet)
+    _refuse_address("PublicIPv6", lease.attrs.public_ipv6, members.own_public[1], lease.ipv6_subnet)
+
+
+def _refuse_address(name: str, address: int | None, own: int | None, subnet: Prefix | None) -> None:
+    """Raise RefusedError if a lease's address is no other node's."""
+    if address is not None and address == own:
+        raise RefusedError("own address", f"its {name} is this node's own")
+    if address is None or subnet is None:
+        return
+    told = f"its {name} {format_address(subnet.family, address)}"
+    if any(none.family == subnet.family and none.holds(address) for none in _NO_HOSTS):
+        raise RefusedError("no address", f"{told} is no address that a node can have")
+    if subnet.holds(address):
+        raise RefusedError("no address", f"{told} lies in the subnet {subnet} that it is to lead to")

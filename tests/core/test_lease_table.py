@@ -9,9 +9,10 @@ from flanneld_py.core.peer import Members, Peer
 from flanneld_py.core.prefix import parse_prefix
 
 OWN = "10.5.1.0-24"
+HOSTS, HOSTS6 = (parse_prefix(text).address for text in ("172.30.0.0/16", "fd30::/64"))
 MEMBERS = Members(
     own_key=OWN,
-    own_public=(101, None),
+    own_public=(HOSTS + 101, None),
     networks=(parse_prefix("10.5.0.0/16"), parse_prefix("fd42::/48")),
     own_subnets=(parse_prefix("10.5.1.0/24"),),
     underlay=(),
@@ -19,9 +20,9 @@ MEMBERS = Members(
 )
 
 
-def make_lease(public_ip=1, subnet=None, ipv6_subnet=None):
-    attrs = LeaseAttrs(public_ip, 9 if ipv6_subnet else None, "vxlan")
-    return Lease(parse_prefix(subnet or f"10.5.{public_ip + 1}.0/24"), ipv6_subnet and parse_prefix(ipv6_subnet), attrs)
+def make_lease(node=1, subnet=None, ipv6_subnet=None):
+    attrs = LeaseAttrs(HOSTS + node, HOSTS6 + 9 if ipv6_subnet else None, "vxlan")
+    return Lease(parse_prefix(subnet or f"10.5.{node + 1}.0/24"), ipv6_subnet and parse_prefix(ipv6_subnet), attrs)
 
 
 def read_peers(lease):
@@ -161,7 +162,7 @@ def test_a_lease_of_two_families_is_two_peers(table):
 
 
 def test_a_refused_lease_is_named_and_hurts_nobody(table):
-    other = ONE._replace(attrs=LeaseAttrs(1, None, "udp"))
+    other = ONE._replace(attrs=LeaseAttrs(HOSTS + 1, None, "udp"))
     assert table.apply([LeasePut("x", OUTSIDE), LeasePut("y", other)]) == {}
     assert list(table) == [*PEERS_ONE, *PEERS_TWO]
     assert table.skipped == {"x": "10.9.0.0/24 lies outside the network", "y": "its backend is another"}

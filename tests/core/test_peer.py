@@ -44,6 +44,17 @@ MEMBERS = Members(
         (make_lease(None, None, "fd42:0:0:1::/64", "fd30::12"), "overlaps this node's own subnet"),
         (make_lease(None, None, "fd42:0:0:2::/64", "fd30::11"), "its PublicIPv6 is this node's own"),
         (make_lease(ipv6_subnet="fd42:0:0:1::/64", public_ipv6="fd30::12"), "overlaps this node's own subnet"),
+        *(
+            (make_lease(public_ip=address), f"its PublicIP {address} is no address that a node can have")
+            for address in ("0.0.0.1", "127.0.0.1", "224.0.0.1", "239.1.2.3", "255.255.255.255")
+        ),
+        (
+            make_lease(public_ip="10.5.2.1"),
+            "its PublicIP 10.5.2.1 lies in the subnet 10.5.2.0/24 that it is to lead to",
+        ),
+        (make_lease(None, None, "fd42:0:0:2::/64", "ff02::1"), "its PublicIPv6 ff02::1 is no address"),
+        (make_lease(None, None, "fd42:0:0:2::/64", "::1"), "its PublicIPv6 ::1 is no address"),
+        (make_lease(None, None, "fd42:0:0:2::/64", "fd42:0:0:2::9"), "lies in the subnet fd42:0:0:2::/64"),
     ],
 )
 def test_lease_that_must_not_be_programmed(lease, reason):
@@ -59,6 +70,8 @@ def test_lease_that_must_not_be_programmed(lease, reason):
         make_lease("10.5.0.0/24"),
         make_lease("10.5.2.0/30"),
         make_lease("10.5.128.0/18"),
+        make_lease(public_ip="10.5.3.1"),  # where nodes lie in the Network as well
+        make_lease(public_ip="240.0.0.9"),
         make_lease(None, None, "fd42:0:0:2::/64", "fd30::12"),
         make_lease(ipv6_subnet="fd42:0:0:2::/64", public_ipv6="fd30::12"),
     ],
