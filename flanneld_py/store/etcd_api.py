@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from flanneld_py.store import etcd_pb2 as pb
+from flanneld_py.store.grpc_status import CallError, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +33,12 @@ class Method(NamedTuple, Generic[Request, Response]):
         """How a request is written."""
         return self.request.SerializeToString
 
-    @property
-    def decode(self) -> Callable[[bytes], Response]:
-        """How a response is read."""
-        return self.response.FromString
+    def decode(self, message: bytes) -> Response:
+        """Read a response. Raises CallError where it is none, as of a server that is no etcd."""
+        try:
+            return self.response.FromString(message)
+        except DecodeError as error:
+            raise CallError(Status.INTERNAL, "the answer cannot be read: is it etcd that answers?") from error
 
 
 RANGE = Method("/etcdserverpb.KV/Range", pb.RangeRequest, pb.RangeResponse)

@@ -33,11 +33,12 @@ def hand_over(
         timer.cancel()
         try:
             message = call.take_next()
+            response = None if message is None else method.decode(message)
         except CallError:
-            message = None
-        answered(None if message is None else method.decode(message))
+            response = None
+        answered(response)
         counts.calls[name].observe(time.monotonic() - began)
-        if message is None:
+        if response is None:
             counts.failures[name] += 1
 
     call.listen(take)
