@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flanneld_py.backends.backend import EntrySource
+from flanneld_py.core.backoff import backoff_delay
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import Prefix, bits
 from flanneld_py.core.tunnel_port import admission
@@ -50,6 +51,7 @@ class Guard(EntrySource):
         self._wake = asyncio.Event()
         self._counts: dict[str, int] = {}
         self._problem = ""
+        self._failures = 0
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:  # noqa: ARG002 - the same on any ground
         """Return what admits a peer: its subnet, and itself, for a node answers pods by its own address."""
@@ -97,12 +99,16 @@ class Guard(EntrySource):
             self._wake.set()
 
     async def _wait(self) -> bool:
-        """Return whether others have changed the table, after a minute that they have not."""
+        """Return whether to arm it again: others have changed the table, or it failed some time ago.
+
+        Not so after a minute without either.
+        """
+        pause = backoff_delay(self._failures, jitter=0.0, longest=_LOOK) if self._failures else _LOOK
         try:
-            async with asyncio.timeout(_LOOK):
+            async with asyncio.timeout(pause):
                 await self._wake.wait()
         except TimeoutError:
-            return False
+            return self._failures > 0
         await asyncio.sleep(_LULL)
         self._wake.clear()
         return True
@@ -111,11 +117,14 @@ class Guard(EntrySource):
         try:
             if table.arm():
                 log.info("guard armed: mode=%s table=%s", self.mode, table.name)
-            self._problem = ""
         except KernelError as error:
-            self._problem = str(error)
-            log.warning("guard is not as it should be: %s", error)
-            self._wake.set()
+            self._failures += 1
+            problem = str(error)
+            if problem != self._problem:
+                log.warning("guard is not as it should be: %s", problem)
+            self._problem = problem
+        else:
+            self._failures, self._problem = 0, ""
 
     def _disarm(self, table: GuardTable) -> None:
         try:
