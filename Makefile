@@ -43,6 +43,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 venv: .venv/.ready ## prepare .venv with flanneld, flannelctl and netns-lab
+	@# Where PYTHONDONTWRITEBYTECODE is set, every start would compile all that it imports.
+	@$(BIN)/python -m compileall -q flanneld_py cni_plugin netns_lab
 
 .venv/.ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
