@@ -10,10 +10,11 @@ BUSYBOX = Path("/bin/busybox")
 IMAGE = "localhost/pod:1"
 FOREVER = ["/busybox", "sleep", "1000000"]
 
-# A user namespace, in which the tests run, has no group tty, which runtimes ask for with every container.
+# A user namespace, in which the tests run, has no group tty, which runtimes ask for with every container, nor a control
+# group to make one for it in, without which runc does where none is named.
 _LOW_RUNTIME = """\
 #!/bin/sh
-for word; do [ -f "$word/config.json" ] && sed -i 's/,"gid=5"//' "$word/config.json"; done
+for word; do [ -f "$word/config.json" ] && sed -i 's/,"gid=5"//; s/"cgroupsPath":"[^"]*",//' "$word/config.json"; done
 exec {program} "$@"
 """
 

@@ -59,6 +59,22 @@ def test_systemd_finds_nothing_wrong_with_the_unit(root, analyze):
     assert (done.returncode, ours) == (0, [])
 
 
+def test_dockers_own_unit_takes_our_addition(root, analyze):
+    unit = Path("/lib/systemd/system/docker.service")
+    if not unit.exists():
+        pytest.skip(f"no {unit}: apt-get install docker.io")
+    folder = root / "etc/systemd/system"
+    (folder / "docker.service.d").mkdir()
+    text = (SOURCE / "docker-flannel.conf").read_text()
+    # systemd looks in its own folders alone for what is named without one, and we have nothing in these.
+    addition = text.replace("=flannelctl", f"={root / 'flannelctl'}")
+    (folder / "docker.service.d/flannel.conf").write_text(addition)
+    shutil.copy(unit, folder)
+    shutil.copy(unit.with_name("docker.socket"), folder)
+    done = analyze("verify", "--man=no", folder / "docker.service")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_wrong_unit_would_be_found(root, analyze):
     unit = root / UNIT
     unit.write_text(unit.read_text().replace("WatchdogSec", "WatchdogSeconds"))

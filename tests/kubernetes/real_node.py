@@ -1,13 +1,11 @@
 """A node as a real one is: kubelet and containerd, a file system that it writes to by itself, and our daemon.
 
-Everything is in the test's own namespaces. What is written below /etc, /opt and /var goes to a folder of the node, and
-/run is empty at first, so that all files are where a real node has them. The settings of the machine that kubelet
-insists on are files here, of which it only sees that they are as it wants them.
+Everything is in the test's own namespaces. The settings of the machine that kubelet insists on are files here, of which
+it only sees that they are as it wants them.
 """
 
 import http.client
 import os
-import subprocess
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -17,13 +15,13 @@ from netns_lab.kube_apiserver import ADMIN, FLANNEL, find_kubernetes
 from tests.cni_plugin.containerd import write_config
 from tests.cni_plugin.pod_image import write_image
 from tests.conftest import Namespace
-from tests.test_daemon import FLANNELD, HEALTH_PORT, Node
+from tests.node_with_files import NodeWithFiles
+from tests.test_daemon import FLANNELD, HEALTH_PORT
 from tests.waiting import wait_until
 
 SOCKET = "/run/containerd/containerd.sock"
 START_SECONDS = 60
 PROXY_PORT = 10256
-_OWN_FOLDERS = ("etc", "opt", "var")
 _NOT_OF_THE_MACHINE = (
     "/etc/cni",
     "/opt/cni",
@@ -63,15 +61,16 @@ evictionHard: {{nodefs.available: "0%", imagefs.available: "0%"}}
 """
 
 
-class RealNode(Node):
+class RealNode(NodeWithFiles):
     """A node of a KubernetesCluster."""
 
     def __init__(self, cluster, number, namespace):
-        super().__init__(cluster, number, namespace)
-        self.name = f"node{number}"
-        self.folder.mkdir()
-        self._programs = {}
-        self._holder = self._hold_mounts()
+        prepare = [f"rm -rf {' '.join(_NOT_OF_THE_MACHINE)}"]
+        for setting, value in _SETTINGS.items():
+            file = cluster.folder / f"node{number}.{setting.replace('/', '.')}"
+            file.write_text(f"{value}\n")
+            prepare.append(f"mount --bind '{file}' /proc/sys/{setting}")
+        super().__init__(cluster, number, namespace, *prepare)
 
     def _make_uplink(self, ipr):
         super()._make_uplink(ipr)
@@ -80,66 +79,6 @@ class RealNode(Node):
     @property
     def address6(self):
         return f"fd30::{self.number}"
-
-    def _hold_mounts(self):
-        script = ["set -e", "mount -t tmpfs run /run", f"hostname {self.name}"]
-        for name in _OWN_FOLDERS:
-            disk, work = (self.folder / part / name for part in ("disk", "work"))
-            disk.mkdir(parents=True)
-            work.mkdir(parents=True)
-            layers = f"lowerdir=/{name},upperdir={disk},workdir={work},userxattr"
-            script.append(f"mount -t overlay overlay -o '{layers}' /{name}")
-        script.append(f"rm -rf {' '.join(_NOT_OF_THE_MACHINE)}")
-        # runc would leave groups behind, which are the machine's.
-        script.append("awk '$2 ~ \"^/sys/fs/cgroup\" {print $2}' /proc/mounts | xargs -n1 mount -o remount,bind,ro")
-        for setting, number in _SETTINGS.items():
-            file = self.folder / setting.replace("/", ".")
-            file.write_text(f"{number}\n")
-            script.append(f"mount --bind '{file}' /proc/sys/{setting}")
-        script += ["echo mounted", "exec cat"]
-        command = ["unshare", "--mount", "--uts", "sh", "-c", "\n".join(script)]
-        pipe = subprocess.PIPE
-        process = self.namespace.run(lambda: subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe))
-        told = process.stdout.readline()
-        assert told == b"mounted\n", process.communicate()[1].decode()
-        return process
-
-    def words(self, *command):
-        """The command line that runs a command where the node's files are."""
-        own = f"/proc/{self._holder.pid}/ns"
-        return ["nsenter", f"--mount={own}/mnt", f"--uts={own}/uts", "--", *map(str, command)]
-
-    def run(self, *command, check=True):
-        """Run a command on the node; returns what it did."""
-        words = self.words(*command)
-        done = self.namespace.run(lambda: subprocess.run(words, capture_output=True, text=True, check=False))
-        assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done
-
-    def file(self, path):
-        """A file of the node, as the test sees it."""
-        return Path(f"/proc/{self._holder.pid}/root{path}")
-
-    def log(self, name):
-        return self.folder / f"{name}.log"
-
-    def launch(self, name, *command, **environ):
-        """Have a program of that name run on the node."""
-        with self.log(name).open("ab") as log:
-            self._programs[name] = self.namespace.run(
-                lambda: subprocess.Popen(
-                    self.words(*command),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={key: text for key, text in os.environ.items() if not key.startswith("FLANNELD_")} | environ,
-                )
-            )
-
-    def end(self, name):
-        program = self._programs.pop(name)
-        program.terminate()
-        program.wait(20)
 
     def start_containerd(self):
         config = write_config(self.folder, SOCKET, "/opt/cni/bin", "/etc/cni/net.d", "overlayfs")
@@ -250,12 +189,6 @@ class RealNode(Node):
         lines = self.ctr("tasks", "ls").stdout.splitlines()
         [process] = [line.split()[1] for line in lines if line.startswith(container)]
         return PodNamespace(process)
-
-    def close(self):
-        for name in reversed(list(self._programs)):
-            self.end(name)
-        super().close()
-        self._holder.communicate()
 
 
 class PodNamespace(Namespace):
