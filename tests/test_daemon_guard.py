@@ -239,5 +239,5 @@ def test_another_port_of_the_configuration_is_guarded_from_the_next_start_on(att
     text = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":4789}}'
     attacked.cluster.set_config(text)
     attacked.start().says("guard armed")
-    wait_until(lambda: "udp dport 4789" in members(attacked.node))
-    assert "udp dport 8472" not in members(attacked.node)
+    wait_until(lambda: "dport 4789" in members(attacked.node))
+    assert "dport 8472" not in members(attacked.node)

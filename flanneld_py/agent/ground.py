@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.backends.backend import Ground
 from flanneld_py.core.errors import KernelError
-from flanneld_py.core.prefix import IPV6
+from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.kernel.blackhole import drop_blackhole, ensure_blackhole
 from flanneld_py.kernel.checksum_offload import ensure_no_offload
 from flanneld_py.kernel.dataplane import Scope
 from flanneld_py.kernel.device import ensure_device
-from flanneld_py.kernel.forwarding import heed_routers, host_settings
+from flanneld_py.kernel.forwarding import heed_routers, host_settings, lenient_check
 from flanneld_py.kernel.host import read_routes
 from flanneld_py.kernel.sysctl import ensure_sysctl
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flanneld_py.backends.backend import Backend
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.prefix import Prefix
-    from flanneld_py.kernel.device import Device
+    from flanneld_py.kernel.device import Device, Sysctl
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class GroundKeeper:
     def _mend_settings(self) -> None:
         """Have the settings as they should be. Where one must not be changed, say so once and go on."""
         self._heed_routers()
-        for path, value in self._settings:
+        for path, value in (*self._settings, *self._lenient_check()):
             name = "/".join(path)
             try:
                 if ensure_sysctl(value, *path):
@@ -124,6 +124,14 @@ class GroundKeeper:
                 if name not in self._told:
                     self._told.add(name)
                     log.warning("packets may be lost: %s; run sysctl -w %s=%s", error, name, value)
+
+    def _lenient_check(self) -> tuple[Sysctl, ...]:
+        device = self._devices.get(IPV4)
+        try:
+            return () if device is None else lenient_check(device.name)
+        except KernelError as error:
+            log.debug("rp_filter not looked at: reason=%s", error)
+            return ()
 
     def _heed_routers(self) -> None:
         if not any(network.family == IPV6 for network in self.scope.networks):

@@ -10,6 +10,7 @@ from flanneld_py.kernel.sysctl import ensure_sysctl, read_sysctl
 if TYPE_CHECKING:
     from flanneld_py.kernel.device import Sysctl
 
+_STRICT = 1
 _NAMES = {IPV4: "ipv4", IPV6: "ipv6"}
 
 
@@ -32,12 +33,18 @@ def heed_routers(device: str) -> bool:
 
 
 def tunnel_settings(family: int, device: str) -> tuple[Sysctl, ...]:
-    """Return what a tunnel's device needs: forwarding, and no strict check of the way that a packet came.
+    """Return what a tunnel's device needs: forwarding."""
+    return ((("net", _NAMES[family], "conf", device, "forwarding"), "1"),)
+
+
+def lenient_check(device: str) -> tuple[Sysctl, ...]:
+    """Return the setting by which packets from an IPv4 device are not dropped for the way that they came, if it lacks.
 
     Where a node goes without the tunnel and its peer does not yet, packets come and go by different devices for a
     while; the strict check (rp_filter 1, which some distributions set) would drop them. The larger of the device's
-    and the host's value counts, so the loose check (2) is as lenient as a device can be.
+    and the host's value counts, so the loose check (2) is as lenient as a device can be then; where there is no check,
+    which costs a look-up for each packet, there is to be none. Raises KernelError.
     """
-    conf = ("net", _NAMES[family], "conf", device)
-    settings: tuple[Sysctl, ...] = (((*conf, "forwarding"), "1"),)
-    return (*settings, ((*conf, "rp_filter"), "2")) if family == IPV4 else settings
+    path = ("net", "ipv4", "conf", device, "rp_filter")
+    found = max(int(read_sysctl(*path)), int(read_sysctl("net", "ipv4", "conf", "all", "rp_filter")))
+    return ((path, "2"),) if found == _STRICT else ()

@@ -3,6 +3,9 @@
 Owns the table: for each family and length of prefix a set of (outer source, inner source's prefix), and the chain that
 looks them up before the packet is decapsulated. Packets are looked up by what their inner source is in each length of
 prefix that a member has, one hash table each: one look-up in a cluster whose subnets are of one length.
+
+Members' subnets are looked up first, by a rule as short as can be: what it accepts would be accepted anyway if it were
+no packet of the network at all. Only what it does not know is asked whether it is one.
 """
 
 from __future__ import annotations
@@ -194,9 +197,12 @@ class GuardTable:
         code = nf_tables.NF_DROP if self._plan.drop else nf_tables.NF_ACCEPT
         return self._rule(chain, *expressions, nf_tables.counter(), nf_tables.verdict(code), comment=reason)
 
+    def _has_port(self) -> tuple[bytes, ...]:
+        """Test for the port, of whatever protocol."""
+        return load(TRANSPORT, _PORT_OFFSET, 2), compare(self._plan.port.port.to_bytes(2, "big"))
+
     def _is_to_port(self) -> tuple[bytes, ...]:
-        port = self._plan.port.port.to_bytes(2, "big")
-        return load_meta(nf_tables.META_L4PROTO), compare(_UDP), load(TRANSPORT, _PORT_OFFSET, 2), compare(port)
+        return *self._has_port(), load_meta(nf_tables.META_L4PROTO), compare(_UDP)
 
     def _input_rules(self) -> list[Request]:
         port = self._plan.port
@@ -209,8 +215,23 @@ class GuardTable:
             rules.append(self._rule("input", *_is_family(IPV6), *first, to_fragment))
         return [
             *rules,
+            *(self._rule("input", *self._has_port(), *self._admits(*one)) for one in self._lengths_of_subnets()),
             self._rule("input", *self._is_to_port(), *is_ours, nf_tables.verdict(nf_tables.NFT_GOTO, "tunnel")),
         ]
+
+    def _lengths_of_subnets(self) -> list[tuple[int, int]]:
+        families = self._plan.families
+        return sorted(one for one in self._lengths if one[0] in families and one[1] != bits(one[0]))
+
+    def _admits(self, family: int, length: int) -> tuple[bytes, ...]:
+        """Accept what a member sends whose prefix has this length."""
+        # Where the network has one family, the backend has no socket for packets of the other.
+        test = self._holds(family) if len(self._plan.families) > 1 else self._inner_is(family, equal=True)
+        return (
+            *test,
+            *self._looks_up(family, length),
+            nf_tables.verdict(nf_tables.NF_ACCEPT),
+        )
 
     def _fragment_rules(self) -> list[Request]:
         return [
@@ -222,10 +243,7 @@ class GuardTable:
 
     def _tunnel_rules(self) -> list[Request]:
         accept = nf_tables.verdict(nf_tables.NF_ACCEPT)
-        rules = [
-            self._rule("tunnel", *self._holds(family), *self._looks_up(family, length), accept)
-            for family, length in sorted(self._lengths, key=lambda one: (one[0], one[1] == bits(one[0]), one[1]))
-        ]
+        rules = [self._rule("tunnel", *self._admits(family, bits(family))) for family in self._plan.families]
         for prefix in self._plan.allowed:
             family = prefix.family
             if family not in self._plan.families:
