@@ -65,7 +65,7 @@ def ensure_device(sock: NetlinkSocket, wanted: Device) -> EnsuredDevice:
     if found is None:
         found = _find_renamed(sock, wanted)
         if found is not None:
-            links.set_link(sock, found.ifindex, netlink.encode_text(links.IFLA_IFNAME, wanted.name))
+            _rename(sock, found.ifindex, wanted)
             mended.append("name")
     created = found is None
     if found is None:
@@ -81,6 +81,18 @@ def _find_renamed(sock: NetlinkSocket, wanted: Device) -> Link | None:
     return next(
         (link for link in links.read_links(sock) if link.mac == wanted.mac and _is_same_make(link, wanted)), None
     )
+
+
+def _rename(sock: NetlinkSocket, ifindex: int, wanted: Device) -> None:
+    name = netlink.encode_text(links.IFLA_IFNAME, wanted.name)
+    try:
+        links.set_link(sock, ifindex, name)
+    except KernelError as error:
+        if not errnos.is_busy(error):
+            raise
+        # What goes with a device that is down is written again, as for each device that was mended.
+        links.set_link(sock, ifindex, up=False)
+        _set_up(sock, ifindex, wanted, [name])
 
 
 def _is_same_make(found: Link, wanted: Device) -> bool:

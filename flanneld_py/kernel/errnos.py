@@ -18,6 +18,8 @@ PRESENT = frozenset({errno.EEXIST})
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT})
 """This kernel does not have the thing at all."""
 
+BUSY = frozenset({errno.EBUSY})
+"""Renaming a device that is up, before Linux 6.2 (net/core/dev.c, dev_change_name)."""
 
 TAKEN = frozenset({errno.EADDRINUSE})
 """A port that somebody else has."""
@@ -29,6 +31,11 @@ UNKNOWN_OPTION = frozenset({errno.ENOPROTOOPT})
 def is_absent(error: KernelError) -> bool:
     """Say whether a delete failed because there was nothing to delete."""
     return error.errno in ABSENT
+
+
+def is_busy(error: KernelError) -> bool:
+    """Say whether a device must be down for what was asked for."""
+    return error.errno in BUSY
 
 
 def is_present(error: KernelError) -> bool:
