@@ -1,16 +1,15 @@
 """A network changes its backend node by node, and its pods reach each other all the while."""
 
 import json
-import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.netns_lab.change_daemon import ETCD, FLANNELD, daemon, devices
+
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(300)]
 
-FLANNELD = str(Path(sys.executable).with_name("flanneld"))
-ETCD = "http://192.0.2.11:2379"
 NODES = ("n1", "n2", "n3")
 NETWORK = {"Network": "10.244.0.0/16", "EnableIPv6": True, "IPv6Network": "fd10:244::/48"}
 TOPOLOGY = """
@@ -26,26 +25,6 @@ EnableIPv6 = true
 IPv6Network = "fd10:244::/48"
 Backend = {Type = "vxlan"}
 """
-
-
-@contextmanager
-def daemon(lab, node):
-    """A flanneld in the place of the node's present one."""
-    pid = (lab.root / "nodes" / node / "pid").read_text()
-    lab.run("exec", node, "--", "kill", pid)
-    words = ("--subnet-file=/run/flannel/subnet.env", f"--etcd-endpoints={ETCD}", "--healthz-port=8081")
-    process = lab.start("exec", node, "--", FLANNELD, *words)
-    try:
-        assert any("ready: subnet_file=" in line for line in process.stderr)
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
-
-
-def devices(lab, node):
-    text = lab.run("exec", node, "--", "ip", "-json", "link", "show").stdout
-    return {name for link in json.loads(text) if (name := link["ifname"]).startswith("flannel")}
 
 
 def test_from_vxlan_to_host_gw_node_by_node(lab, wait_for):

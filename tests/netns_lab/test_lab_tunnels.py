@@ -1,16 +1,24 @@
-"""ipip and wireguard in whole labs: how packets travel, and what heals."""
+"""ipip and wireguard in whole labs: how packets travel, what heals, what a restart of ipip costs, Go flannel."""
 
 import json
+import subprocess
+import sys
+from contextlib import contextmanager
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP
 
-from tests.netns_lab.carriers import require
+from flanneld_py.kernel.wireguard_netlink import has_wireguard
+from tests.netns_lab.carriers import GO_FLANNEL, needs_go_flannel, require
+from tests.netns_lab.change_daemon import daemon, devices
+from tests.netns_lab.exercise import exercise
 from tests.netns_lab.test_lab_overlay import UPLINKS, Capture, pods_of, same_underlay
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.guest, pytest.mark.timeout(300)]
 
+HERE = Path(__file__).parent
 DEVICES = {"ipip": "flannel.ipip", "wireguard": "flannel-wg"}
 MTUS = {"ipip": 1480, "wireguard": 1420}
 LAB = """
@@ -24,6 +32,7 @@ underlay = "left"
 underlay = "left"
 [nodes.n3]
 underlay = "right"
+{daemon}
 [network]
 Network = "10.244.0.0/16"
 [network.Backend]
@@ -38,13 +47,33 @@ def backend(request, lab):
     return request.param
 
 
-def bring_up(lab, backend, keys=""):
-    lab.up(LAB.format(backend=backend, keys=keys))
+def bring_up(lab, backend, keys="", daemon=""):
+    lab.up(LAB.format(backend=backend, keys=keys, daemon=daemon))
     lab.await_reach()
 
 
 def break_by_ip(lab, *words):
     lab.run("exec", "n1", "--", "ip", *words)
+
+
+@contextmanager
+def steady_packets(lab):
+    """Datagrams from n1's pod to n3's and back; none may be lost. Ends when told to."""
+    script, steady = HERE / "probe.py", HERE / "steady.py"
+    names = {node: address for address, node in pods_of(lab).items()}
+    pods = {json.loads(file.read_text())["node"]: file.stem for file in (lab.root / "pods").glob("*.json")}
+    server = lab.start("exec", pods["n3"], "--", sys.executable, script, "serve")
+    sender = lab.start("exec", pods["n1"], "--", sys.executable, steady, names["n3"], stdin=subprocess.PIPE)
+    try:
+        assert server.stdout.readline() == "serving\n"
+        assert sender.stdout.readline() == "sending\n"
+        yield
+        told, _ = sender.communicate(timeout=60)
+        assert told.startswith("lost 0 of "), told
+    finally:
+        for process in (sender, server):
+            process.kill()
+            process.communicate()
 
 
 def test_ipip_is_the_pods_packet_in_another_one(lab):
@@ -82,6 +111,7 @@ def test_what_is_broken_heals(lab, backend):
     ):
         break_by_ip(lab, *words)
         lab.await_reach()
+        assert devices(lab, "n1") == {device}
     link = json.loads(lab.run("exec", "n1", "--", "ip", "-json", "link", "show", device).stdout)
     assert link[0]["mtu"] == MTUS[backend]
 
@@ -89,3 +119,19 @@ def test_what_is_broken_heals(lab, backend):
 def pod_subnet(lab, node):
     address = next(address for address, home in pods_of(lab).items() if home == node)
     return f"{address.rpartition('.')[0]}.0/24"
+
+
+def test_a_restart_loses_nothing(lab):
+    require(lab, "ipip")
+    bring_up(lab, "ipip")
+    with steady_packets(lab), daemon(lab, "n1"):
+        pass
+
+
+@needs_go_flannel
+def test_go_flannel_is_reached_and_reaches_us(lab, backend):
+    if backend == "wireguard" and not has_wireguard():
+        pytest.skip("this kernel has no WireGuard: make test-kernels has one that does")
+    go = [str(GO_FLANNEL), "--iptables-forward-rules=false"]
+    bring_up(lab, backend, daemon=f"daemon = {json.dumps(go)}")
+    exercise(lab, mtu=MTUS[backend])
