@@ -127,6 +127,9 @@ def install_packages(tree: Path) -> None:
     lock.unlink()
     for folder in ("bin", "netns_lab"):  # the lab is for developers
         shutil.rmtree(library / folder, ignore_errors=True)
+    # The unit's sandbox could not keep what Python compiles, and every start would compile all of it.
+    flags = ("-q", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/")
+    output(sys.executable, "-m", "compileall", *flags, str(library))
 
 
 def locked_requirements() -> str:

@@ -50,6 +50,12 @@ def test_the_programs_run_with_their_own_libraries(tree):
     assert not (tree / "usr/lib/flanneld-py/netns_lab").exists()
 
 
+def test_all_of_ours_is_compiled(tree):
+    sources = list((tree / "usr/lib/flanneld-py/flanneld_py").rglob("*.py"))
+    assert len(sources) > 100
+    assert not [one for one in sources if not list((one.parent / "__pycache__").glob(f"{one.stem}.cpython-*.pyc"))]
+
+
 def test_the_unit_finds_the_program_and_everything_is_in_its_place(tree):
     assert "ExecStart=/usr/bin/flanneld " in (tree / "usr/lib/systemd/system/flanneld.service").read_text()
     for place in ("usr/lib/tmpfiles.d/flanneld.conf", "usr/lib/systemd/network/10-flannel.link"):
