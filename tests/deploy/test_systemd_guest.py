@@ -5,6 +5,7 @@ Beside the guest's own network there is another node, in a network namespace `fa
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -172,3 +173,18 @@ def test_the_unit_is_right_and_little_exposed_here(node):
     assert node.sh("systemd-analyze verify flanneld.service 2>&1").strip() == ""
     told = node.sh("systemd-analyze security --no-pager flanneld.service")
     assert float(re.search(r"Overall exposure level for flanneld.service: ([0-9.]+)", told)[1]) < 4.0
+
+
+def test_docker_gets_the_same_options_with_every_start(node):
+    text = (Path(__file__).parents[2] / "deploy/systemd/docker-flannel.conf").read_text()
+    command = text[text.rindex("ExecStart=") :]
+    folder = node.folder / "docker"
+    folder.mkdir()
+    (folder / "flannel.conf").write_text(text.replace(command, "ExecStart=sleep infinity\n"))
+    (folder / "docker.service").write_text("[Service]\nEnvironmentFile=/run/docker.default\nExecStart=false\n")
+    node.sh("echo DOCKER_OPTS=--debug > /run/docker.default; mkdir -p /run/systemd/system/docker.service.d")
+    node.sh("cd /run/systemd/system; cp /guest/docker/docker.service .; cp /guest/docker/flannel.conf docker.service.d")
+    node.sh("systemctl daemon-reload")
+    told = [node.sh("systemctl restart docker; cat /run/docker_opts.env") for _ in range(2)]
+    assert told[0] == told[1]
+    assert re.search('^DOCKER_OPTS="--debug  --bip=[0-9./]+ --ip-masq=false --mtu=1450"$', told[0], re.MULTILINE)
