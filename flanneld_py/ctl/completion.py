@@ -27,6 +27,23 @@ _flannelctl() {{
 }}
 complete -F _flannelctl flannelctl
 """
+_ZSH = """\
+#compdef flannelctl
+_flannelctl() {{
+    local place="" word
+    local -a offered
+    for word in "${{words[@]:1:$((CURRENT - 2))}}"; do
+        case "$place $word" in
+{descents}
+        esac
+    done
+    case "$place" in
+{choices}
+    esac
+    compadd -a offered || _files
+}}
+compdef _flannelctl flannelctl
+"""
 _SHELLS = ("bash", "zsh", "fish")
 
 
@@ -68,9 +85,9 @@ def encode_completion(shell: str, words: dict[str, list[str]]) -> str:
     if shell == "fish":
         return "".join(_fish_line(place, word) for place, there in words.items() for word in there)
     descents = "\n".join(f'            "{place}") place="{place}" ;;' for place in words if place)
-    choices = "\n".join(f'        "{place}") words="{" ".join(there)}" ;;' for place, there in words.items())
-    script = _BASH.format(descents=descents, choices=choices)
-    return script if shell == "bash" else f"autoload -U +X bashcompinit && bashcompinit\n{script}"
+    script, choice = (_BASH, 'words="{}"') if shell == "bash" else (_ZSH, "offered=({})")
+    choices = "\n".join(f'        "{place}") {choice.format(" ".join(there))} ;;' for place, there in words.items())
+    return script.format(descents=descents, choices=choices)
 
 
 def _fish_line(place: str, word: str) -> str:
