@@ -18,6 +18,7 @@ CASES = {
     "throughput": "one TCP stream over the overlay between two nodes, for --seconds",
     "backends": "one TCP stream and small datagrams by each backend, beside the bare veth, for --seconds each",
     "cni": "a pod wired and unwired by the CNI plugins, one by one and 20 at once, beside N pods",
+    "head-of-line": "one lease, put → its route, beside N peers whose routes the kernel refuses; SIGTERM → ended",
     "miss": "on demand: the first packet to each of 1,000 new peers, with N leases in etcd",
     "fleet": "N watchers on one etcd with N leases: 20 nodes join, then all list at once",
 }
