@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from netns_lab.bench.cases.case import Case, Extent, Turn, begin_empty
+from netns_lab.bench.cases.case import Case, Extent, LacksModeError, Turn, begin_empty
 from netns_lab.bench.cases.churn import put_by_hundreds
 from netns_lab.bench.cases.latency import time_one
 from netns_lab.bench.daemon import Daemon
@@ -34,20 +34,22 @@ def play(stage: Stage, turn: Turn) -> list[Reading]:
     refused = make_leases(turn.n, stage.length)
     before = make_leases(PUTS, stage.length, first=turn.n)
     after = make_leases(PUTS, stage.length, first=turn.n + PUTS)
-    with gateways_at_home(network, refused), KernelEntries(network) as kernel, RouteListener(network) as listener:
-        daemon = stage.start(stage.node, turn.subject)
-        wait_for_subnet_file(stage, daemon)
-        time.sleep(SETTLE_SECONDS)
-        readings = time_puts(stage, listener, daemon, before, "with all taken")
-        put_by_hundreds(stage, refused)
-        readings += time_puts(stage, listener, daemon, after, "with N refused")
-        if not expected_entries(refused).routes.isdisjoint(kernel.read().routes):
-            raise LabError("the kernel has taken routes that it was to refuse")
-        cost = daemon.read_cost()
-        told = time.monotonic()
-        daemon.stop()
-        ended = time.monotonic()
-    stage.etcd.delete_peers([*refused, *before, *after])
+    try:
+        with gateways_at_home(network, refused), KernelEntries(network) as kernel, RouteListener(network) as listener:
+            daemon = stage.start(stage.node, turn.subject)
+            wait_for_subnet_file(stage, daemon)
+            time.sleep(SETTLE_SECONDS)
+            readings = time_puts(stage, listener, daemon, before, "with all taken")
+            put_by_hundreds(stage, refused)
+            readings += time_puts(stage, listener, daemon, after, "with N refused")
+            if not expected_entries(refused).routes.isdisjoint(kernel.read().routes):
+                raise LabError("the kernel has taken routes that it was to refuse")
+            cost = daemon.read_cost()
+            told = time.monotonic()
+            daemon.stop()
+            ended = time.monotonic()
+    finally:
+        stage.etcd.delete_peers([*refused, *before, *after])
     return [*readings, Reading("SIGTERM → ended", "ms", (ended - told) * 1000), *cost_readings(cost)]
 
 
@@ -68,12 +70,12 @@ def gateways_at_home(network: Path, leases: Sequence[PeerLease]) -> Iterator[Non
 def time_puts(
     stage: Stage, listener: RouteListener, daemon: Daemon, leases: Sequence[PeerLease], when: str
 ) -> list[Reading]:
-    """Put each after the former's route has come and a short pause. Raises LabError where one does not come."""
+    """Put each after the former's route has come and a short pause. Raises LacksModeError where one does not come."""
     etcd_lease = stage.etcd.grant()
     try:
         times = [time_one(stage, listener, lease, etcd_lease)[0] * 1000 for lease in leases]
     except WaitedInVainError as error:
-        raise LabError(f"{when}: {error}; the end of the daemon's log:\n{daemon.tail()}") from error
+        raise LacksModeError(f"programs no more leases {when}: {error}; {daemon.tail().splitlines()[-1]}") from error
     return [
         Reading(f"{when}: put → route, p50", "ms", percentile(times, 0.5)),
         Reading(f"{when}: put → route, slowest", "ms", max(times)),
