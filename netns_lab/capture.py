@@ -24,6 +24,8 @@ _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("@ll")
 _RECEIVE_SIZE = 1 << 16
 _NANOSECONDS = 1_000_000_000
+_PATIENCE, _PAUSE = 1.0, 0.001
+"""Seconds that the kernel is given to begin with stamping frames, and between two looks whether it does."""
 
 _PCAP_NANOSECONDS = 0xA1B23C4D
 _LINKTYPE_ETHERNET = 1
@@ -59,6 +61,8 @@ class Capture:
             opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             opened.setblocking(False)
             self._sockets[opened] = name
+        for network in list(self._networks.values())[:1]:
+            _await_stamps(network)
         return self
 
     def __exit__(
@@ -90,14 +94,38 @@ class Capture:
 
     def _receive(self, opened: socket.socket) -> Frame:
         data, ancillary, _, address = opened.recvmsg(_RECEIVE_SIZE, socket.CMSG_SPACE(_TIMESPEC.size))
-        seconds, nanoseconds = next(
-            (_TIMESPEC.unpack(value) for level, kind, value in ancillary if kind == _SO_TIMESTAMPNS), (0, 0)
-        )
         device, _, direction, hardware, *_ = address
         if hardware not in {_ARPHRD_ETHER, _ARPHRD_LOOPBACK}:
             data = bytes(12) + ip_kind(data).to_bytes(2, "big") + data
-        at = seconds * _NANOSECONDS + nanoseconds
-        return Frame(at, self._sockets[opened], device, direction == _PACKET_OUTGOING, data)
+        return Frame(_stamp_of(ancillary), self._sockets[opened], device, direction == _PACKET_OUTGOING, data)
+
+
+def _stamp_of(ancillary: Iterable[tuple[int, int, bytes]]) -> int:
+    """Return the kernel's time of a packet, in nanoseconds; 0 without one."""
+    stamps = (_TIMESPEC.unpack(value) for _, kind, value in ancillary if kind == _SO_TIMESTAMPNS)
+    seconds, nanoseconds = next(stamps, (0, 0))
+    return int(seconds * _NANOSECONDS + nanoseconds)
+
+
+def _await_stamps(network: Path) -> None:
+    """Return once frames are stamped as they pass.
+
+    The kernel begins with that a moment after the first socket has asked for it (net_enable_timestamp in
+    net/core/dev.c); until then they are stamped as they are read, and come out in the order of the sockets.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    with in_network(network), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as looped:
+        looped.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        looped.bind(("127.0.0.1", 0))
+        looped.connect(looped.getsockname())
+        looped.settimeout(_PATIENCE)
+        while time.monotonic() < deadline:
+            looped.send(b"")
+            sent = time.time_ns()
+            _, ancillary, _, _ = looped.recvmsg(0, socket.CMSG_SPACE(_TIMESPEC.size))
+            if _stamp_of(ancillary) <= sent:
+                return
+            time.sleep(_PAUSE)
 
 
 def write_pcap(file: Path, frames: Iterable[Frame]) -> None:
