@@ -153,6 +153,7 @@ def refused(node):
 def test_members_alone_are_answered(cluster):
     one, two = start_pair(cluster)
     comes_to(one, two, "ok")
+    assert [peer["probed"] for peer in json.loads(run(one, "peers", "--json")[1])] == ["ok"]
     base = {node: node.daemons[0].key.partition("-")[0] for node in (one, two)}
     assert ask(two, two.address, one.address)
     assert ask(two, base[two], base[one])

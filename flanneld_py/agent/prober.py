@@ -228,6 +228,11 @@ class Prober:
         some = list(self._records)[offset : offset + room]
         return RowPart(len(self._records), offset, tuple(self._result(self._records[subnet]) for subnet in some))
 
+    def find_state(self, subnet: Prefix) -> str:
+        """Return how the peer with this subnet is, as one of STATES."""
+        record = self._records.get(subnet)
+        return WAITING if record is None else record.state
+
     def describe_states(self) -> dict[str, int]:
         """Return how many peers are how; a state that no peer is in is left out."""
         return {state: self.counts.states[state] for state in STATES if self.counts.states[state]}

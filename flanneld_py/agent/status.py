@@ -188,7 +188,13 @@ class NodeStatus:
         node, reconciler, _ = self._parts
         # The operator's commands may reach a peer by anything: the kernel need not hold a route of ours.
         way = {"way": "extension"} if node.config.backend_type == "extension" else {}
-        return {"peers": [_describe_peer(peer) | way for peer in reconciler.leases]}
+        find = None if self._prober is None else self._prober.find_state
+        return {
+            "peers": [
+                _describe_peer(peer) | way | ({} if find is None else {"probed": find(peer.subnet)})
+                for peer in reconciler.leases
+            ]
+        }
 
     def describe_probes(self) -> dict[str, Any]:
         """Return what probes have measured, as plain JSON data; nothing where none are sent."""

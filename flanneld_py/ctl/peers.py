@@ -86,6 +86,7 @@ def _row(
         "public_ip": public_ip,
         "way": way.kind if way else (peer or {}).get("way", "none"),
         "state": problem or "ok",
+        "probed": (peer or {}).get("probed", ""),
         "device": way.device if way else "",
         "gateway": way.gateway if way else "",
         "mac": way.mac if way else "",
@@ -124,7 +125,9 @@ def matches(row: dict[str, Any], text: str) -> bool:
 def _describe(rows: Sequence[dict[str, Any]], *, one: bool) -> list[str | Table]:
     if one:
         return [f"  {key:<10} {value}" for row in rows for key, value in row.items()]
-    columns = ("subnet", "public_ip", "way", "device", "state")
+    columns = ["subnet", "public_ip", "way", "device", "state"]
+    if any(row["probed"] for row in rows):
+        columns.append("probed")
     table = Table("", [name.replace("_", " ") for name in columns], [[row[name] for name in columns] for row in rows])
     wrong = sum(row["state"] != "ok" for row in rows)
     return [table, f"{len(rows)} peers{f', {wrong} of them not as they should be' if wrong else ''}"]

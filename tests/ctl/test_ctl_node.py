@@ -60,6 +60,7 @@ def test_status_and_peers_of_a_running_daemon(pair):
             "public_ip": two.address,
             "way": "tunnel",
             "state": "ok",
+            "probed": "",
             "device": "flannel.1",
             "gateway": key.partition("-")[0],
             "mac": vtep_mac(two),
