@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pyroute2 import IPRoute
 
 from flanneld_py.kernel.guard_table import read_guards
-from flanneld_py.kernel.nf_tables import has_nf_tables
+from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from tests.host import IPV4, Host
 from tests.store.etcd_server import EtcdServer
 from tests.waiting import wait_until

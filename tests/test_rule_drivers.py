@@ -10,7 +10,7 @@ import pytest
 from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.core.traffic_rules import RuleWish, desired_rules
 from flanneld_py.kernel.iptables import find_iptables
-from flanneld_py.kernel.nf_tables import has_nf_tables
+from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from flanneld_py.kernel.nft_rules import NftRules
 from tests.router import Router
 

@@ -164,7 +164,7 @@ def make_guard(
         log.warning("guard is off: on demand, only members in use are known")
         return Guard(mode, None, "on demand, only members in use are known")
     from flanneld_py.kernel.guard_table import GuardPlan, GuardTable
-    from flanneld_py.kernel.nf_tables import has_nf_tables
+    from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 
     if not has_nf_tables():
         log.warning("guard is off: this kernel has no nftables, or does not let us use it; modprobe nf_tables")

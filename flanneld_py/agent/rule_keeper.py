@@ -199,7 +199,7 @@ class RuleKeeper:
 
 
 def _find_nftables() -> RuleDriver | None:
-    from flanneld_py.kernel.nf_tables import has_nf_tables
+    from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 
     if not has_nf_tables():
         return None

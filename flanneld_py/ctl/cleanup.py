@@ -22,11 +22,12 @@ from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import read_node_view
 from flanneld_py.ctl.output import FAILED, OK, show, show_json
 from flanneld_py.ctl.own_interpreter import FOLDER as INTERPRETERS
-from flanneld_py.kernel import nexthop, nf_tables, route
+from flanneld_py.kernel import nexthop, route
 from flanneld_py.kernel.guard_table import TABLE_PREFIX
 from flanneld_py.kernel.iptables import find_iptables
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
+from flanneld_py.kernel.nf_tables_socket import drop_table, read_tables
 from flanneld_py.kernel.nft_rules import TABLES
 from flanneld_py.kernel.own_devices import is_own_device
 from flanneld_py.kernel.port_guard import TABLE as POD_GUARDS
@@ -137,9 +138,9 @@ def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
 
 def _rule_steps() -> Iterator[Step]:
     with suppress(OSError):
-        for family, name in nf_tables.read_tables():
+        for family, name in read_tables():
             if name in (*TABLES.values(), POD_GUARDS) or name.startswith(TABLE_PREFIX):
-                yield Step(f"nftables table {name}", partial(nf_tables.drop_table, family, name))
+                yield Step(f"nftables table {name}", partial(drop_table, family, name))
     for family in (IPV4, IPV6):
         iptables = find_iptables((family,))
         if iptables is not None and iptables.holds_any():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.kernel import netlink, nf_tables
-from flanneld_py.kernel.nf_tables import NfTables
+from flanneld_py.kernel.nf_tables_socket import NfTables
 
 if TYPE_CHECKING:
     from flanneld_py.kernel.netlink import Message
@@ -32,7 +32,7 @@ def read_barriers(networks: list[str], *, iptables_is_ours: bool) -> list[Barrie
     Raises KernelError.
     """
     with NfTables() as opened:
-        chains = opened.dump(nf_tables.message(nf_tables.GETCHAIN, 0), _decode_chain)
+        chains = opened.dump(nf_tables.get_chains(0), _decode_chain)
     found = []
     for chain in chains:
         if chain is None or (iptables_is_ours and chain.is_iptables):

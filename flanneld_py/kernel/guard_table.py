@@ -19,7 +19,8 @@ from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, host_mask
 from flanneld_py.core.tunnel_port import GUARD, admission
 from flanneld_py.kernel import errnos, netlink, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.nf_tables import NETWORK, TRANSPORT, NfTables, compare, load, load_meta, mask
+from flanneld_py.kernel.nf_tables import NETWORK, TRANSPORT, compare, load, load_meta, mask
+from flanneld_py.kernel.nf_tables_socket import NfTables, drop_table, read_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +121,7 @@ class GuardTable:
 
     def read_counts(self) -> dict[str, int]:
         """Return how many packets were dropped, or would have been, by reason. Raises KernelError."""
-        request = nf_tables.message(nf_tables.GETRULE, _INET, nf_tables.text(nf_tables.RULE_TABLE, self._name))
+        request = nf_tables.get_rules(_INET, self._name)
         counts = dict.fromkeys((STRANGER, NO_IP, FOREIGN, FRAGMENT), 0)
         for reason, packets in self._opened.dump(request, nf_tables.decode_count):
             if reason in counts:
@@ -328,13 +329,13 @@ _ELEMENTS = {family: _Elements(family) for family in _SIZES}
 
 def read_guards() -> set[str]:
     """Return the names of all guards that there are, each that of its tunnel's device. Raises KernelError."""
-    tables = [name for _, name in nf_tables.read_tables()]
+    tables = [name for _, name in read_tables()]
     return {name.removeprefix(TABLE_PREFIX) for name in tables if name.startswith(TABLE_PREFIX)}
 
 
 def drop_guard(name: str) -> None:
     """Take a guard's table away; having none is no error. Raises KernelError."""
-    nf_tables.drop_table(_INET, TABLE_PREFIX + name)
+    drop_table(_INET, TABLE_PREFIX + name)
 
 
 def _admitted(operation: Operation) -> tuple[int, int, Prefix]:

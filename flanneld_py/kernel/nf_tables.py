@@ -1,28 +1,21 @@
-"""nf_tables over netlink: tables, chains, rules and sets, in batches that are carried out whole or not at all.
+"""What nf_tables is told over netlink: tables, chains, rules and sets, and the expressions that rules are made of.
 
-Owns the messages and the expressions that rules are made of (include/uapi/linux/netfilter/nf_tables.h), and the socket
-for them; what the rules mean is its callers'. No nft, and no library for it, need be installed. It imports next to
-nothing, because the CNI plugin pays for every import.
+Owns the messages (include/uapi/linux/netfilter/nf_tables.h), as `nf_tables_socket` owns the socket for them; what the
+rules mean is its callers'. It imports next to nothing, because the CNI plugin pays for every import.
 """
 
 from __future__ import annotations
 
-import _socket
-import os
 import struct
 
-from flanneld_py.core.errors import KernelError
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
-from flanneld_py.kernel import errnos, netlink
+from flanneld_py.kernel import netlink
 from flanneld_py.kernel.netlink import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from typing import Self, TypeVar
+    from collections.abc import Sequence
 
     from flanneld_py.kernel.netlink import Message
-
-    Entry = TypeVar("Entry")
 
 NFPROTO_INET = 1
 NFPROTO_IPV4 = 2
@@ -45,7 +38,7 @@ FIRST = 1
 
 NETLINK_NETFILTER = 12
 NFNLGRP_NFTABLES = 7
-_BATCH_BEGIN, _BATCH_END = 16, 17
+BATCH_BEGIN, BATCH_END = 16, 17
 SUBSYSTEM = 10
 (
     NEWTABLE,
@@ -78,8 +71,6 @@ _COMMENT = 0
 
 GENERIC = struct.Struct(">BBH")
 """struct nfgenmsg: family, version, resource."""
-_SIZE = 1 << 17
-_PATIENCE = struct.pack("@ll", 10, 0)
 
 
 class Hook(NamedTuple):
@@ -103,6 +94,16 @@ def number(kind: int, value: int) -> bytes:
 def message(kind: int, family: int, *attributes: bytes, flags: int = 0) -> Request:
     """Write a request about tables of a family."""
     return Request(kind, flags, GENERIC.pack(family, 0, 0) + b"".join(attributes))
+
+
+def get_chains(family: int) -> Request:
+    """Ask for the chains of all tables of a family."""
+    return message(GETCHAIN, family)
+
+
+def get_rules(family: int, table: str) -> Request:
+    """Ask for the rules of a table."""
+    return message(GETRULE, family, text(RULE_TABLE, table))
 
 
 def new_table(family: int, table: str) -> Request:
@@ -252,131 +253,9 @@ def expression(name: str, *attributes: bytes) -> bytes:
     return netlink.encode_nested(LIST_ELEMENT, text(1, name), *data)
 
 
-class NfTables:
-    """A socket to nf_tables, of the network namespace that the calling thread is in when it is opened."""
-
-    def __init__(self) -> None:
-        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-        self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _PATIENCE)
-        self._socket.bind((0, 0))
-        self._sequence = 0
-        self.port: int = self._socket.getsockname()[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._socket.close()
-
-    def execute(self, requests: Sequence[Request], operation: str) -> None:
-        """Carry out all requests or none. Raises KernelError."""
-        mark = GENERIC.pack(0, 0, SUBSYSTEM)
-        batch = [Request(_BATCH_BEGIN, 0, mark), *requests, Request(_BATCH_END, 0, mark)]
-        first = self._sequence + 1
-        self._sequence += len(batch)
-        # The answer to the last request tells that all are through; the kernel answers those that fail besides.
-        last = len(batch) - 2
-        data = b"".join(
-            netlink.encode_request(request, first + index, netlink.NLM_F_ACK if index == last else 0)
-            for index, request in enumerate(batch)
-        )
-        self._send(data)
-        for answer in self._answers(first):
-            errno, said = netlink.decode_error(answer)
-            if errno:
-                raise KernelError(errno, operation, said or os.strerror(errno))
-            if answer.sequence == first + last:
-                return
-
-    def dump(self, request: Request, decode: Callable[[Message], Entry]) -> list[Entry]:
-        """Read all that there is of a kind; what lies in a table that is not there is nothing. Raises KernelError."""
-        while True:
-            self._sequence += 1
-            self._send(netlink.encode_request(request, self._sequence, netlink.NLM_F_DUMP))
-            found, interrupted = [], False
-            for answer in self._answers(self._sequence):
-                interrupted |= bool(answer.flags & netlink.NLM_F_DUMP_INTR)
-                if answer.kind in {netlink.NLMSG_DONE, netlink.NLMSG_ERROR}:
-                    errno, said = netlink.decode_error(answer)
-                    if errno and errno not in errnos.ABSENT:
-                        raise KernelError(errno, "read nf_tables", said or os.strerror(errno))
-                    break
-                found.append(decode(answer))
-            if not interrupted:
-                return found
-
-    def holds(self, family: int, table: str, wanted: Sequence[Request]) -> bool:
-        """Say whether a table holds just these chains and rules, each chain's in this order. Raises KernelError."""
-        chains = self.dump(message(GETCHAIN, family), _payload)
-        rules = self.dump(message(GETRULE, family, text(RULE_TABLE, table)), _payload)
-        for kind, name, have in ((NEWCHAIN, CHAIN_NAME, chains), (NEWRULE, RULE_CHAIN, rules)):
-            ours = [one for one in have if _text_at(one, CHAIN_TABLE) == table]
-            want = [memoryview(request.payload)[GENERIC.size :] for request in wanted if request.kind == kind]
-            # Sorting is stable: what is in one chain keeps its order.
-            for group in (ours, want):
-                group.sort(key=lambda one, name=name: _text_at(one, name))  # type: ignore[misc]
-            if len(ours) != len(want) or not all(map(_covers, ours, want)):
-                return False
-        return True
-
-    def read(self, request: Request) -> Message | None:
-        """Read one thing; None where there is none. Raises KernelError."""
-        self._sequence += 1
-        self._send(netlink.encode_request(request, self._sequence))
-        answer = next(self._answers(self._sequence))
-        if answer.kind != netlink.NLMSG_ERROR:
-            return answer
-        errno, said = netlink.decode_error(answer)
-        if errno in errnos.ABSENT:
-            return None
-        raise KernelError(errno, "read nf_tables", said or os.strerror(errno))
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._socket.send(data)
-        except OSError as error:
-            raise KernelError(error.errno or 0, "send to nf_tables", error.strerror or "") from error
-
-    def _answers(self, first: int) -> Iterator[Message]:
-        """Return the answers to requests from this sequence number on."""
-        while True:
-            for answer in netlink.decode_messages(memoryview(self._socket.recv(_SIZE))):
-                if answer.sequence >= first:
-                    yield answer
-
-
-def read_tables() -> list[tuple[int, str]]:
-    """Return all tables by family and name. Raises KernelError."""
-    with NfTables() as opened:
-        return opened.dump(message(GETTABLE, 0), lambda answer: (answer.payload[0], _text_at(_payload(answer), 1)))
-
-
-def drop_table(family: int, table: str) -> None:
-    """Take a table away, with all that is in it; having none is no error. Raises KernelError."""
-    try:
-        with NfTables() as opened:
-            opened.execute([delete_table(family, table)], f"delete table {table}")
-    except KernelError as error:
-        if not errnos.is_absent(error):
-            raise
-
-
-def has_nf_tables() -> bool:
-    """Say whether this kernel has nf_tables and lets us use it."""
-    try:
-        with NfTables() as opened:
-            return opened.read(message(GETGEN, 0)) is not None
-    except OSError:
-        return False
-
-
 def decode_count(answer: Message) -> tuple[str, int]:
     """Read a rule as its comment and how many packets it has counted."""
-    attributes = netlink.decode_attributes(_payload(answer))
+    attributes = netlink.decode_attributes(payload_of(answer))
     said = bytes(attributes.get(RULE_USERDATA, b""))
     comment = said[2:].rstrip(b"\0").decode(errors="replace") if said[:1] == bytes((_COMMENT,)) else ""
     for _, _, value in netlink.walk_attributes(attributes.get(RULE_EXPRESSIONS, memoryview(b""))):
@@ -386,8 +265,29 @@ def decode_count(answer: Message) -> tuple[str, int]:
     return comment, 0
 
 
-def _payload(answer: Message) -> memoryview:
+def decode_table(answer: Message) -> tuple[int, str]:
+    """Read a table as its family and name."""
+    return answer.payload[0], _text_at(payload_of(answer), 1)
+
+
+def payload_of(answer: Message) -> memoryview:
+    """Return the attributes of an answer."""
     return answer.payload[GENERIC.size :]
+
+
+def is_made_of(
+    table: str, chains: Sequence[memoryview], rules: Sequence[memoryview], wanted: Sequence[Request]
+) -> bool:
+    """Say whether the chains and rules of this table are just those wanted, each chain's rules in this order."""
+    for kind, name, have in ((NEWCHAIN, CHAIN_NAME, chains), (NEWRULE, RULE_CHAIN, rules)):
+        ours = [one for one in have if _text_at(one, CHAIN_TABLE) == table]
+        want = [memoryview(request.payload)[GENERIC.size :] for request in wanted if request.kind == kind]
+        # Sorting is stable: what is in one chain keeps its order.
+        for group in (ours, want):
+            group.sort(key=lambda one, name=name: _text_at(one, name))  # type: ignore[misc]
+        if len(ours) != len(want) or not all(map(_covers, ours, want)):
+            return False
+    return True
 
 
 def _text_at(payload: memoryview, kind: int) -> str:

@@ -12,7 +12,8 @@ from flanneld_py.core.prefix import IPV4, IPV6, bits
 from flanneld_py.core.traffic_rules import Place, Verdict
 from flanneld_py.kernel import netlink, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.nf_tables import NETWORK, NfTables, compare, load, load_meta, mask
+from flanneld_py.kernel.nf_tables import NETWORK, compare, load, load_meta, mask
+from flanneld_py.kernel.nf_tables_socket import NfTables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from flanneld_py.core.named_tuple import TYPE_CHECKING
 from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.kernel import errnos, netlink, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.nf_tables import LINK, NETWORK, TRANSPORT, NfTables, compare, load, load_meta
+from flanneld_py.kernel.nf_tables import LINK, NETWORK, TRANSPORT, compare, load, load_meta
+from flanneld_py.kernel.nf_tables_socket import NfTables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,7 +61,7 @@ def has_guard(device: str) -> bool:
 def read_guarded() -> frozenset[str]:
     """Return the names of all devices that are guarded, or were until they went. Raises KernelError."""
     with NfTables() as opened:
-        chains = opened.dump(nf_tables.message(nf_tables.GETCHAIN, _FAMILY), _decode_names)
+        chains = opened.dump(nf_tables.get_chains(_FAMILY), _decode_names)
     return frozenset(name for table, name in chains if table == TABLE)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from flanneld_py.agent.guard import DROP, Guard
 from flanneld_py.core.errors import KernelError
-from flanneld_py.kernel.nf_tables import has_nf_tables
+from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from tests.waiting import until
 
 pytestmark = pytest.mark.kernel

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from flanneld_py.core.prefix import IPV4
-from flanneld_py.kernel import nf_tables, port_guard
+from flanneld_py.kernel import port_guard
 from flanneld_py.kernel.iptables import find_iptables
+from flanneld_py.kernel.nf_tables_socket import read_tables
 from tests.test_daemon import CONFIG, PREFIX, cluster, empty_cluster, leads_to, vtep_mac
 from tests.waiting import wait_until
 
@@ -154,7 +155,7 @@ def test_cleanup_refuses_while_in_use_and_then_takes_all(pair, tmp_path):
     for program, words in (("iptables-save", ""), ("nft", "list ruleset")):
         if shutil.which(program):
             assert "flannel" not in one.ip(words, program).lower()
-    assert not [name for _, name in one.namespace.run(nf_tables.read_tables) if name.startswith("flannel")]
+    assert not [name for _, name in one.namespace.run(read_tables) if name.startswith("flannel")]
     iptables = find_iptables((IPV4,))
     assert iptables is None or not one.namespace.run(iptables.holds_any)
     assert not (one.folder / "subnet.env").exists()

@@ -25,7 +25,7 @@ from flanneld_py.kernel.guard_table import (
     drop_guard,
     read_guards,
 )
-from flanneld_py.kernel.nf_tables import has_nf_tables
+from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from flanneld_py.kernel.vxlan import vxlan_port
 from tests.host import number
 from tests.underlay_wire import FAR, NODE, Wire, ip, vxlan
