@@ -690,7 +690,7 @@ def test_on_demand_is_for_ipv4_alone(cluster):
             ]
         )
     one, two = (node.start("--on-demand") for node in nodes)
-    one.says("on demand is for vxlan over IPv4: all peers of this network are programmed as they appear")
+    one.says("on demand needs a store that finds single leases: all peers are programmed as they appear")
     one.is_ready()
     two.is_ready()
     key = two.key

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.entries import UNREACHABLE, Route
-from flanneld_py.core.prefix import IPV4
 from flanneld_py.kernel.route import default_metric
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class CatchAll:
     def _whole(self) -> Route:
         if self._is_barred:
             return _unreachable(self._network)
-        return Route(self._network, default_metric(IPV4), 0, 0, self._device, onlink=False)
+        return Route(self._network, default_metric(self._network.family), 0, 0, self._device, onlink=False)
 
     def write_to(self, write: Callable[[list[Entry], list[Entry]], None]) -> None:
         """Have `write` called with each change from now on."""

@@ -121,7 +121,7 @@ async def _run(options: Options) -> None:
         on_demand = _make_on_demand(options, node, store, sock, rng)
         devices = devices_of(node, on_demand=on_demand is not None)
         if on_demand is None:
-            _answer_no_more(devices.values())
+            _answer_no_more(devices)
         guard = _make_guard(options, node, on_demand)
         former = _find_former(options, node, devices.values(), guard, sock)
         ground = _make_ground(options, node, devices, sock)
@@ -221,14 +221,15 @@ def _make_on_demand(
     """Return what answers misses, if that is asked for and can be done here; says why it cannot."""
     if not options.on_demand:
         return None
-    if not node.backend.answers_misses or node.config.ipv4 is None or node.config.ipv6 is not None:
-        log.warning("on demand is for vxlan over IPv4: all peers of this network are programmed as they appear")
+    if not node.backend.answers_misses:
+        log.warning("on demand is for vxlan: all peers of this network are programmed as they appear")
         return None
-    finder = store.lease_finder(node.config.ipv4.subnet_len)
+    networks = {part.network: part.subnet_len for part in node.config.ranges}
+    finder = store.lease_finder(networks)
     if finder is None:
         log.warning("on demand needs a store that finds single leases: all peers are programmed as they appear")
         return None
-    return OnDemand(sock, finder, node.config.ipv4, rng, idle=options.on_demand_idle)
+    return OnDemand(sock, finder, networks, rng, idle=options.on_demand_idle)
 
 
 def _find_former(options: Options, node: Node, devices: Iterable[Device], guard: Guard, sock: NetlinkSocket) -> Former:
@@ -239,10 +240,10 @@ def _find_former(options: Options, node: Node, devices: Iterable[Device], guard:
     return find_former(sock, present, networks, read_former_subnets(options.subnet_file))
 
 
-def _answer_no_more(devices: Iterable[Device]) -> None:
-    for device in devices:
+def _answer_no_more(devices: dict[int, Device]) -> None:
+    for family, device in devices.items():
         try:
-            stop_asking(device.name)
+            stop_asking(device.name, family)
         except KernelError as error:
             log.warning("settings of on-demand operation stay: device=%s reason=%s", device.name, error)
 
@@ -269,8 +270,7 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, me
 
 def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
     """Return each network with our own subnet in it."""
-    lease = node.held.lease
-    own = {subnet.family: subnet for subnet in lease[:2] if subnet is not None}
+    own = {subnet.family: subnet for subnet in node.held.lease.subnets}
     return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
 
 

@@ -1,6 +1,6 @@
 """On demand: peers are programmed when the kernel first asks for one of their addresses, and go when they are idle.
 
-Owns answering the kernel's misses from the store, the subnets that nobody leases, and the eviction of idle peers.
+Owns answering the kernel's misses from the store, and the subnets that nobody leases; in each address family alike.
 The reconciler keeps what is in use right, as it keeps all peers in the other mode.
 """
 
@@ -13,26 +13,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.catch_all import CatchAll
-from flanneld_py.agent.retry import until_it_works
-from flanneld_py.core.entries import UNREACHABLE, FdbEntry, Kind, Route
+from flanneld_py.agent.idle_peers import IdlePeers
+from flanneld_py.core.entries import FdbEntry, Neighbour
 from flanneld_py.core.errors import KernelError, StoreError
-from flanneld_py.core.lease_event import LeasePut, LeaseRemoved, LeaseSnapshot
+from flanneld_py.core.lease_event import LeaseRemoved
 from flanneld_py.core.misses import REFUSED_FOR, MissTable
-from flanneld_py.core.prefix import IPV4, Prefix, prefix_around
-from flanneld_py.kernel.dataplane import read_steps
-from flanneld_py.kernel.miss import forget, read_idle_times, read_unanswered, refuse, send_queued
+from flanneld_py.core.prefix import Prefix, prefix_around
+from flanneld_py.kernel.miss import forget, read_unanswered, refuse, send_queued
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.agent.lease_keeper import LeaseKeeper
     from flanneld_py.agent.reconciler import Reconciler
     from flanneld_py.backends.backend import Ground
     from flanneld_py.core.entries import Entry
+    from flanneld_py.core.lease_event import LeasePut
     from flanneld_py.core.misses import Miss
-    from flanneld_py.core.network_config import SubnetRange
     from flanneld_py.core.peer import Peer
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
     from flanneld_py.store.subnet_manager import LeaseFinder
@@ -42,7 +41,6 @@ log = logging.getLogger(__name__)
 _LOOKUP_PATIENCE = 1.5
 """Seconds after which whoever waits for a store that does not answer is told that the host is unreachable; a glance
 has come before."""
-_LOOKUPS_AT_START = 16
 
 
 @dataclass(slots=True)
@@ -54,50 +52,70 @@ class MissCounts:
     evicted: int = 0
 
 
+class _Part:
+    """One address family: its network, what is looked up there, and the routes that belong to no peer."""
+
+    def __init__(self, network: Prefix, subnet_len: int, refused_for: float) -> None:
+        self.network = network
+        self.table = MissTable(refused_for)
+        self.catch_all = CatchAll(network, self.table)
+        self._subnet_len = subnet_len
+
+    def subnet_of(self, miss: Miss) -> Prefix:
+        """Return the subnet that an address is in, if it has the usual length."""
+        return prefix_around(miss.family, miss.address, self._subnet_len)
+
+
 class OnDemand:
-    """Answers misses of one IPv4 network, from when `run` is called on."""
+    """Answers misses in one network of each address family, from when `run` is called on."""
 
     def __init__(
         self,
         sock: NetlinkSocket,
         finder: LeaseFinder,
-        network: SubnetRange,
+        networks: Mapping[Prefix, int],
         rng: random.Random,
         *,
         idle: float,
         refused_for: float = REFUSED_FOR,
     ) -> None:
-        """Prepare; a peer that nothing was sent to for `idle` seconds goes.
+        """Prepare for these networks, each with the length that most subnets have there.
 
-        What nobody leases is refused without asking for `refused_for` seconds.
+        A peer that nothing was sent to for `idle` seconds goes. What nobody leases is refused without asking for
+        `refused_for` seconds.
         """
         self._sock = sock
         self._finder = finder
-        self._network = network
+        self._parts = {network.family: _Part(network, length, refused_for) for network, length in networks.items()}
         self._rng = rng
         self._idle = idle
-        self._table = MissTable(refused_for)
-        self._catch_all = CatchAll(network.network, self._table)
         self._tasks: asyncio.TaskGroup | None = None
         self.counts = MissCounts()
 
     def standing(self, ground: Ground) -> Sequence[Entry]:
         """Return the entries that belong to no peer: the catch-all route, and the subnets that are nobody's."""
-        return self._catch_all.standing(ground.devices.get(IPV4, 0))
+        return [
+            entry
+            for family, part in self._parts.items()
+            for entry in part.catch_all.standing(ground.devices.get(family, 0))
+        ]
 
     async def run(self, reconciler: Reconciler, ground: GroundKeeper, keeper: LeaseKeeper) -> None:
         """Answer misses until cancelled, together with these parts."""
         self._reconciler, self._ground, self._keeper = reconciler, ground, keeper
-        self._catch_all.write_to(reconciler.change_standing)
+        peers = IdlePeers(self._sock, self._finder, reconciler, ground, self._rng, idle=self._idle)
+        for part in self._parts.values():
+            part.catch_all.write_to(reconciler.change_standing)
         await reconciler.grounded.wait()
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self._follow(), name="follow leases in use")
-                self._tasks.create_task(self._catch_all.forget_nobodys(), name="forget nobody's subnets")
-                self._tasks.create_task(self._evict_idle(), name="evict idle peers")
+                for part in self._parts.values():
+                    self._tasks.create_task(part.catch_all.forget_nobodys(), name="forget nobody's subnets")
+                self._tasks.create_task(self._evict_idle(peers), name="evict idle peers")
                 # What was asked before anybody listened.
                 self.take_unanswered_misses()
-                await self._adopt()
+                await peers.adopt([part.network for part in self._parts.values()])
         finally:
             self._tasks = None
 
@@ -107,15 +125,20 @@ class OnDemand:
             # There is no device yet that could carry anything; the kernel asks again with a later packet.
             return
         too_many: list[Miss] = []
-        new: list[int] = []
+        new: list[Miss] = []
         for miss in misses:
-            look_up = self._table.take(miss, self._subnet_of(miss.address))
+            part = self._parts.get(miss.family)
+            if part is None or not miss.is_in(part.network):
+                # A peer's gateway in IPv6, whose neighbour somebody has deleted: it is about to be written anew.
+                continue
+            look_up = part.table.take(miss, part.subnet_of(miss))
             if look_up is None:
                 too_many.append(miss)
             elif look_up:
-                new.append(miss.address)
+                new.append(miss)
         # First what keeps others from coming, then what frees their places, then what takes longest.
-        self._catch_all.follow_waiting()
+        for part in self._parts.values():
+            part.catch_all.follow_waiting()
         if too_many:
             self._refuse(too_many)
         if new:
@@ -123,55 +146,54 @@ class OnDemand:
 
     def take_unanswered_misses(self) -> None:
         """Look up what the kernel has asked for while its question could not be heard."""
-        device = self._ground.ground.devices.get(IPV4) if self._tasks is not None else None
-        if device is None:
+        if self._tasks is None:
             return
-        try:
-            self.take_misses(read_unanswered(self._sock, device))
-        except KernelError as error:
-            # As when the table changes during each of many reads: the kernel gives up by itself, and asks again.
-            log.debug("unanswered misses not read: reason=%s", error)
+        for family, device in self._ground.ground.devices.items():
+            try:
+                self.take_misses(read_unanswered(self._sock, device, family))
+            except KernelError as error:
+                # As when the table changes during each of many reads: the kernel gives up by itself, and asks again.
+                log.debug("unanswered misses not read: reason=%s", error)
 
-    def _subnet_of(self, address: int) -> Prefix:
-        return prefix_around(IPV4, address, self._network.subnet_len)
-
-    def _take_glance(self, address: int, event: LeasePut | None) -> None:
+    def _take_glance(self, miss: Miss, event: LeasePut | None) -> None:
         """Answer with what was found at a glance; look closer if that is nothing."""
         if self._tasks is None:
             return
         if event is None:
-            self._tasks.create_task(self._look_up(address))
+            self._tasks.create_task(self._look_up(miss))
         else:
-            self._settle(self._subnet_of(address), event)
+            self._settle(miss, event)
 
-    async def _look_up(self, address: int) -> None:
-        subnet = self._subnet_of(address)
+    async def _look_up(self, miss: Miss) -> None:
         try:
             async with asyncio.timeout(_LOOKUP_PATIENCE):
-                event = await self._finder.find_lease(address)
+                event = await self._finder.find_lease(miss)
         except (StoreError, TimeoutError) as error:
-            log.debug("miss not answered: subnet=%s reason=%s", subnet, error)
-            self._refuse(self._table.settle(subnet))
-            self._catch_all.follow_waiting()
+            part = self._parts[miss.family]
+            log.debug("miss not answered: subnet=%s reason=%s", part.subnet_of(miss), error)
+            self._refuse(part.table.settle(part.subnet_of(miss)))
+            part.catch_all.follow_waiting()
         else:
-            self._settle(subnet, event)
+            self._settle(miss, event)
 
-    def _settle(self, subnet: Prefix, event: LeasePut | None) -> None:
-        misses = self._table.settle(subnet)
+    def _settle(self, miss: Miss, event: LeasePut | None) -> None:
+        part = self._parts[miss.family]
+        subnet = part.subnet_of(miss)
+        misses = part.table.settle(subnet)
         try:
             self._answer(event, subnet, misses)
         except OSError as error:
             # What is missing or too much in the kernel after that, the reconciler finds.
             log.warning("miss not answered: subnet=%s reason=%s", subnet, error)
-        self._catch_all.follow_waiting()
+        part.catch_all.follow_waiting()
 
     def _answer(self, event: LeasePut | None, subnet: Prefix, misses: list[Miss]) -> None:
         """Program what was found, if it leads to where the kernel wants to send; else refuse it. Raises OSError."""
-        address = misses[0].address
+        first = misses[0]
         peers = () if event is None else self._program(event, misses)
-        peer = next((peer for peer in peers if peer.subnet.holds(address)), None)
-        found = self._extent(event, subnet, address) if peer is None else peer.subnet
-        concerned = [miss for miss in misses if found.holds(miss.address)]
+        peer = next((peer for peer in peers if first.is_in(peer.subnet)), None)
+        found = self._extent(event, subnet, first) if peer is None else peer.subnet
+        concerned = [miss for miss in misses if miss.is_in(found)]
         if event is None or peer is None:
             self._refuse(concerned)
             self._note_nobodys(found)
@@ -181,20 +203,20 @@ class OnDemand:
                 # What waits in the tunnel's queue cannot go there; what comes next takes the direct route.
                 self._refuse(concerned)
         # Several nodes may share what most often is one node's.
-        self.take_misses([miss for miss in misses if not found.holds(miss.address)])
+        self.take_misses([miss for miss in misses if not miss.is_in(found)])
 
-    def _extent(self, event: LeasePut | None, subnet: Prefix, address: int) -> Prefix:
+    def _extent(self, event: LeasePut | None, subnet: Prefix, miss: Miss) -> Prefix:
         """Return the part of a subnet that leads nowhere: nobody leases it, or one whom we cannot reach."""
         if event is None:
-            return self._finder.gap_around(subnet, address)
-        leased = event.lease.subnet
-        return leased if leased is not None and subnet.contains(leased) else subnet
+            return self._finder.gap_around(subnet, miss.address)
+        leased = (one for one in event.lease.subnets if miss.is_in(one) and subnet.contains(one))
+        return next(leased, subnet)
 
     def _program(self, event: LeasePut, misses: list[Miss]) -> Sequence[Peer]:
         """Have what waits for a lease's peers sent, then write the peers' entries; return the peers."""
-        subnet = event.lease.subnet
-        if subnet is not None:
-            self._catch_all.note_leased(subnet)
+        for subnet in event.lease.subnets:
+            if subnet.family in self._parts:
+                self._parts[subnet.family].catch_all.note_leased(subnet)
         sent: list[tuple[FdbEntry, list[Miss]]] = []
         peers = self._reconciler.program(event, lambda peers: sent.extend(self._send_queued(peers, misses)))
         for through, addresses in sent:
@@ -207,34 +229,33 @@ class OnDemand:
         Yields what is to be forgotten once the peers' entries are written, so that no packet in between has to wait.
         """
         for peer in peers:
-            waiting = [miss for miss in misses if peer.subnet.holds(miss.address)]
+            waiting = [miss for miss in misses if miss.is_in(peer.subnet)]
             if peer.direct_only or not waiting:
                 continue
             self.counts.answered += len(waiting)
-            through = FdbEntry(self._ground.ground.devices[IPV4], peer.vtep_mac, IPV4, peer.public_ip)
-            if through in self._reconciler.desired((peer,)):
-                # The gateway of the peer's route will be written with it, to stay.
-                waiting = [miss for miss in waiting if miss.address != peer.subnet.address]
+            family = peer.subnet.family
+            through = FdbEntry(self._ground.ground.devices[family], peer.vtep_mac, family, peer.public_ip)
+            # The gateway of the peer's route will be written with it, to stay.
+            desired = self._reconciler.desired((peer,))
+            gateways = {entry.address for entry in desired if isinstance(entry, Neighbour)}
+            waiting = [miss for miss in waiting if miss.address not in gateways]
             send_queued(self._sock, through, waiting)
             yield through, waiting
 
     def _refuse(self, misses: list[Miss]) -> None:
         self.counts.refused += len(misses)
-        device = self._ground.ground.devices.get(IPV4)
-        if device is None:
-            return
-        try:
-            refuse(self._sock, device, misses)
-        except OSError as error:
-            # The kernel gives up by itself, in its own time.
-            log.warning("misses not refused: reason=%s", error)
+        for family, device in self._ground.ground.devices.items():
+            try:
+                refuse(self._sock, device, [miss for miss in misses if miss.family == family])
+            except OSError as error:
+                # The kernel gives up by itself, in its own time.
+                log.warning("misses not refused: reason=%s", error)
 
     def _note_nobodys(self, subnet: Prefix) -> None:
         lease = self._keeper.held.lease
         # Our own subnet is nobody else's, but the bridge of our pods may come at any time.
-        if lease.subnet is not None and lease.subnet.overlaps(subnet):
-            return
-        self._catch_all.note_nobodys(subnet)
+        if not any(own.overlaps(subnet) for own in lease.subnets):
+            self._parts[subnet.family].catch_all.note_nobodys(subnet)
 
     async def _follow(self) -> None:
         self._finder.follow(self._keeper.held.key)
@@ -246,71 +267,7 @@ class OnDemand:
                     if isinstance(event, LeaseRemoved) and event.key != self._keeper.held.key:
                         self._finder.unfollow(event.key)
 
-    async def _evict_idle(self) -> None:
-        """Take peers away that are idle; direct ones stay, for the kernel does not say when it last used a route."""
+    async def _evict_idle(self, peers: IdlePeers) -> None:
         while True:
-            await asyncio.sleep(self._idle / 4)
-            device = self._ground.ground.devices.get(IPV4)
-            if device is None:
-                continue
-            idle = self._read_idle_times(device)
-            gone = [
-                key
-                for key, peers in self._reconciler.leases.peers.items()
-                if all(idle.get(peer.vtep_mac, 0.0) >= self._idle for peer in peers)
-            ]
-            for key in gone:
-                self._finder.unfollow(key)
-            if gone:
-                self.counts.evicted += len(gone)
-                self._reconciler.take_events([LeaseRemoved(key) for key in gone])
-
-    def _read_idle_times(self, device: int) -> dict[bytes, float]:
-        try:
-            return read_idle_times(self._sock, device)
-        except KernelError as error:
-            # As when the table changes during each of many reads: nobody goes by mistake, and the next look comes soon.
-            log.debug("idle peers not told apart: reason=%s", error)
-            return {}
-
-    async def _adopt(self) -> None:
-        """Begin with the peers that the kernel holds from before and that are in use: their traffic goes on."""
-        # What is programmed by misses from here on stands beside what is found.
-        self._reconciler.take_events([LeaseSnapshot({}, {}, last=False)])
-        subnets = await until_it_works("routes in use", self._read_subnets, OSError, self._rng)
-        leases = {}
-        for start in range(0, len(subnets), _LOOKUPS_AT_START):
-            part = subnets[start : start + _LOOKUPS_AT_START]
-            for event in await asyncio.gather(*(self._find(subnet) for subnet in part)):
-                if event is not None:
-                    leases[event.key] = event.lease
-        idle = self._read_idle_times(self._ground.ground.devices[IPV4])
-        self._reconciler.take_events([LeaseSnapshot(leases, {}, first=False)])
-        gone = [
-            key
-            for key in leases.keys() & self._reconciler.leases.peers.keys()
-            if all(idle.get(peer.vtep_mac, 0.0) >= self._idle for peer in self._reconciler.leases.peers[key])
-        ]
-        self._reconciler.take_events([LeaseRemoved(key) for key in gone])
-        for key in self._reconciler.leases.peers:
-            self._finder.follow(key)
-
-    async def _read_subnets(self) -> list[Prefix]:
-        """Return where the routes lead that the kernel holds from before."""
-        table: dict[tuple[object, ...], Entry] = {}
-        for table in read_steps(self._sock, self._ground.scope, Kind.ROUTE):  # noqa: B007 - the last one is complete
-            pass
-        return [
-            entry.dst
-            for entry in table.values()
-            if isinstance(entry, Route)
-            and self._network.network.contains(entry.dst)
-            and entry.dst != self._network.network
-            and entry.type != UNREACHABLE
-        ]
-
-    async def _find(self, subnet: Prefix) -> LeasePut | None:
-        """Find what a route leads to; a store that is away is waited for, for what is in use must not go."""
-        return await until_it_works(
-            "peers in use", lambda: self._finder.find_lease(subnet.address), StoreError, self._rng
-        )
+            await peers.wait()
+            self.counts.evicted += peers.evict()

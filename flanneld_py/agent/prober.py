@@ -142,7 +142,7 @@ class Prober:
         # What the operator's commands have made (extension) is not known.
         known = tunnels or self._ground.follows_underlay
         self._port.tunnels = tunnels | direct if known else None
-        own = [subnet for subnet in self._current().held.lease[:2] if subnet is not None]
+        own = self._current().held.lease.subnets
         self._port.members = ProbeMembers(self._reconciler.leases, own)
 
     def _refill(self) -> None:
@@ -189,7 +189,7 @@ class Prober:
 
     def _overlay_way(self, record: _Record) -> Way:
         subnet = record.peer.subnet
-        own = (subnet for subnet in self._current().held.lease[:2] if subnet is not None)
+        own = self._current().held.lease.subnets
         sources = next((node_addresses(one) for one in own if one.family == subnet.family), ())
         return Way(subnet.family, node_addresses(subnet)[record.target], sources)
 

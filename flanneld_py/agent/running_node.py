@@ -36,7 +36,7 @@ def members_of(node: Node) -> Members:
         node.held.key,
         node.request.attrs[:2],
         tuple(part.network for part in node.config.ranges),
-        tuple(subnet for subnet in node.held.lease[:2] if subnet is not None),
+        node.held.lease.subnets,
         node.uplink.interface.prefixes,
         tuple(part.subnet_len for part in node.config.ranges),
     )
@@ -45,7 +45,7 @@ def members_of(node: Node) -> Members:
 def devices_of(node: Node, *, on_demand: bool) -> dict[int, Device]:
     """Return the devices that the node needs, by the address family that each carries."""
     devices = node.backend.devices(node.held.lease._replace(attrs=node.request.attrs))
-    return {family: asking(device) for family, device in devices.items()} if on_demand else devices
+    return {family: asking(device, family) for family, device in devices.items()} if on_demand else devices
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Announcement:
         self.file.tell(
             SubnetEnv(
                 tuple(part.network for part in node.config.ranges),
-                tuple(subnet for subnet in node.held.lease[:2] if subnet is not None),
+                node.held.lease.subnets,
                 node.backend.mtu,
                 self.ip_masq,
             )

@@ -135,7 +135,7 @@ def _in_use(sock: NetlinkSocket, earlier: Lease | None) -> tuple[SubnetPair, ...
     if earlier is None:
         return ()
     own = [entry.address for interface in read_interfaces(sock) for entry in interface.addresses]
-    subnets = [subnet for subnet in earlier[:2] if subnet is not None]
+    subnets = earlier.subnets
     is_in_use = any(
         address.version == subnet.family and subnet.holds(int(address)) for address in own for subnet in subnets
     )

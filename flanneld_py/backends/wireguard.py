@@ -149,7 +149,7 @@ class WireguardBackend(Backend):
     def devices(self, lease: Lease) -> dict[int, Device]:
         """Return flannel-wg, and for IPv6 flannel-wg-v6 or the same one, with the base address of our subnet."""
         assert self._provider is not None  # noqa: S101 - `prepare` comes first
-        subnets = {subnet.family: subnet for subnet in lease[:2] if subnet is not None}
+        subnets = {subnet.family: subnet for subnet in lease.subnets}
         names = {family: self._device_name(family) for family in self._networks}
         devices: dict[int, Device] = {}
         for family, name in names.items():

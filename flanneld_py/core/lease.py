@@ -48,6 +48,11 @@ class Lease(NamedTuple):
     attrs: LeaseAttrs
     reserved: bool = False
 
+    @property
+    def subnets(self) -> tuple[Prefix, ...]:
+        """The subnets that there are, IPv4 first."""
+        return tuple(subnet for subnet in (self.subnet, self.ipv6_subnet) if subnet is not None)
+
 
 def encode_key(subnet: Prefix | None, ipv6_subnet: Prefix | None) -> str:
     """Write the last part of a lease's key."""

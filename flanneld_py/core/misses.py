@@ -24,6 +24,10 @@ class Miss(NamedTuple):
     family: int
     address: int
 
+    def is_in(self, subnet: Prefix) -> bool:
+        """Say whether the address lies inside a prefix of whichever family."""
+        return self.family == subnet.family and subnet.holds(self.address)
+
 
 class MissTable:
     """Lookups under way by subnet, and the subnets that are nobody's by when that is to be forgotten."""

@@ -58,7 +58,7 @@ def describe_lease(name: str, lease: Lease) -> dict[str, Any]:
     attrs = lease.attrs
     return {
         "key": name,
-        "subnets": [str(subnet) for subnet in lease[:2] if subnet is not None],
+        "subnets": [str(subnet) for subnet in lease.subnets],
         "public_ip": None if attrs.public_ip is None else format_address(IPV4, attrs.public_ip),
         "public_ipv6": None if attrs.public_ipv6 is None else format_address(IPV6, attrs.public_ipv6),
         "backend": attrs.backend_type,

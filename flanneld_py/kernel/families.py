@@ -12,6 +12,9 @@ AF_INET6 = 10
 AF_OF = {IPV4: AF_INET, IPV6: AF_INET6}
 FAMILY_OF = {AF_INET: IPV4, AF_INET6: IPV6}
 
+SYSCTL_NAMES = {IPV4: "ipv4", IPV6: "ipv6"}
+"""The folders of /proc/sys/net."""
+
 _SIZES = {IPV4: 4, IPV6: 16}
 
 

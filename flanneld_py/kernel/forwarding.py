@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.core.prefix import IPV4
+from flanneld_py.kernel.families import SYSCTL_NAMES
 from flanneld_py.kernel.sysctl import ensure_sysctl, read_sysctl
 
 if TYPE_CHECKING:
     from flanneld_py.kernel.device import Sysctl
 
 _STRICT = 1
-_NAMES = {IPV4: "ipv4", IPV6: "ipv6"}
 
 
 def host_settings(family: int) -> Sysctl:
@@ -34,7 +34,7 @@ def heed_routers(device: str) -> bool:
 
 def tunnel_settings(family: int, device: str) -> tuple[Sysctl, ...]:
     """Return what a tunnel's device needs: forwarding."""
-    return ((("net", _NAMES[family], "conf", device, "forwarding"), "1"),)
+    return ((("net", SYSCTL_NAMES[family], "conf", device, "forwarding"), "1"),)
 
 
 def lenient_check(device: str) -> tuple[Sysctl, ...]:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.misses import Miss
-from flanneld_py.core.prefix import IPV4
 from flanneld_py.kernel import errnos, netlink
-from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, encode_address
+from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, SYSCTL_NAMES, encode_address
 from flanneld_py.kernel.neighbour import (
     NDA_DST,
     NDA_LLADDR,
@@ -40,7 +39,8 @@ if TYPE_CHECKING:
 
 _ASKING = {"app_solicit": "1", "ucast_solicit": "0", "mcast_solicit": "0"}
 _NOT_ASKING = {"app_solicit": "0", "ucast_solicit": "3", "mcast_solicit": "3"}
-"""What a new device has (net/ipv4/arp.c, arp_tbl); a network namespace does not show its own defaults."""
+"""What a new device has (net/ipv4/arp.c, arp_tbl; net/ipv6/ndisc.c, nd_tbl); a network namespace does not show its own
+defaults."""
 _NUD_INCOMPLETE = 0x01
 _NUD_REACHABLE = 0x02
 _NUD_FAILED = 0x20
@@ -50,18 +50,25 @@ _TICKS = 100
 """USER_HZ: what the kernel counts ages in towards user space."""
 
 
-def asking(device: Device) -> Device:
-    """Return the device with the settings that make the kernel ask for its IPv4 neighbours, once, and never ARP."""
-    settings = tuple((("net", "ipv4", "neigh", device.name, key), value) for key, value in _ASKING.items())
+def asking(device: Device, family: int) -> Device:
+    """Return the device with the settings that make the kernel ask us for its neighbours of a family, once.
+
+    It asks nobody else: no ARP, and no neighbour solicitation (net/ipv6/ndisc.c, ndisc_solicit).
+    """
+    settings = tuple(((*_settings_of(device.name, family), key), value) for key, value in _ASKING.items())
     return replace(device, sysctls=device.sysctls + settings)
 
 
-def stop_asking(name: str) -> None:
+def _settings_of(name: str, family: int) -> tuple[str, ...]:
+    return ("net", SYSCTL_NAMES[family], "neigh", name)
+
+
+def stop_asking(name: str, family: int) -> None:
     """Undo `asking` on a device that has these settings: the kernel does by its neighbours as on other devices.
 
     Raises KernelError.
     """
-    path = ("net", "ipv4", "neigh", name)
+    path = _settings_of(name, family)
     try:
         if read_sysctl(*path, "app_solicit") != _ASKING["app_solicit"]:
             return
@@ -116,8 +123,8 @@ def _forget(ifindex: int, miss: Miss) -> Request:
     return Request(RTM_DELNEIGH, 0, NDMSG.pack(AF_OF[miss.family], ifindex, 0, 0, 0) + wanted)
 
 
-def read_unanswered(sock: NetlinkSocket, ifindex: int) -> list[Miss]:
-    """Return what the kernel has asked for on a device without an answer. Raises KernelError."""
+def read_unanswered(sock: NetlinkSocket, ifindex: int, family: int) -> list[Miss]:
+    """Return what the kernel has asked for in a family on a device without an answer. Raises KernelError."""
 
     def decode(message: Message) -> Miss | None:
         if message.kind != RTM_NEWNEIGH:
@@ -128,7 +135,7 @@ def read_unanswered(sock: NetlinkSocket, ifindex: int) -> list[Miss]:
             return None
         return Miss(FAMILY_OF[af], int.from_bytes(wanted, "big"))
 
-    return sock.dump(encode_dump_neighbours(IPV4, ifindex), decode, "read unanswered misses")
+    return sock.dump(encode_dump_neighbours(family, ifindex), decode, "read unanswered misses")
 
 
 def read_idle_times(sock: NetlinkSocket, ifindex: int) -> dict[bytes, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from flanneld_py.core.entries import Route
+from flanneld_py.core.entries import BLACKHOLE, UNREACHABLE, Route
 from flanneld_py.core.named_tuple import TYPE_CHECKING
 from flanneld_py.core.prefix import IPV4, Prefix
 from flanneld_py.kernel import netlink
@@ -113,7 +113,9 @@ def decode(message: Message) -> Route | None:
     if RTA_NH_ID in attributes:
         return Route(dst, metric, netlink.decode_u32(attributes[RTA_NH_ID]), 0, 0, False, protocol, kind)
     gateway = int.from_bytes(attributes.get(RTA_GATEWAY, b""), "big")
-    ifindex = netlink.decode_u32(attributes[RTA_OIF]) if RTA_OIF in attributes else 0
+    # IPv6 names the loopback device for a route that leads nowhere (net/ipv6/route.c, fib6_is_reject).
+    leads_on = RTA_OIF in attributes and kind not in {BLACKHOLE, UNREACHABLE}
+    ifindex = netlink.decode_u32(attributes[RTA_OIF]) if leads_on else 0
     return Route(dst, metric, 0, gateway, ifindex, bool(flags & RTNH_F_ONLINK), protocol, kind)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from flanneld_py.core.lease_event import LeaseChange
+    from flanneld_py.core.misses import Miss
     from flanneld_py.store.etcd_client import EtcdClient
     from flanneld_py.store.etcd_records import Layout
     from flanneld_py.store.etcd_stream import EtcdStream
@@ -43,7 +44,10 @@ _GLANCE_PATIENCE = 0.5
 
 
 class EtcdLeaseFinder:
-    """See LeaseFinder."""
+    """See LeaseFinder. For IPv4: there the beginning of a lease's key follows from an address.
+
+    An address costs etcd a read of one key, and one of all keys at most once a minute.
+    """
 
     def __init__(self, client: EtcdClient, layout: Layout, subnet_len: int, rng: random.Random) -> None:
         """Prepare; most leases are expected to have subnets of `subnet_len`."""
@@ -62,8 +66,9 @@ class EtcdLeaseFinder:
         self._changed = asyncio.Event()
         self._revisions: dict[str, int] = {}
 
-    async def find_lease(self, address: int) -> LeasePut | None:
-        """Return the lease whose IPv4 subnet holds an address; None if there is none, or none that can be read."""
+    async def find_lease(self, miss: Miss) -> LeasePut | None:
+        """Return the lease whose subnet holds an address; None if there is none, or none that can be read."""
+        address = miss.address
         found = self._pick(await self._client.call(RANGE, self._request(address)), address)
         if found is not None:
             return found
@@ -74,7 +79,7 @@ class EtcdLeaseFinder:
                 return self._pick(await self._client.call(RANGE, request), address)
         return None
 
-    def glance(self, addresses: Sequence[int], found: Callable[[int, LeasePut | None], None]) -> None:
+    def glance(self, misses: Sequence[Miss], found: Callable[[Miss, LeasePut | None], None]) -> None:
         """Have `found` called with each address and the lease that one member of the cluster knows for it.
 
         With None where it knows none, or gives no answer: `find_lease` says whether that is true. Never waits.
@@ -83,14 +88,14 @@ class EtcdLeaseFinder:
         # since following it begins with that revision. Only that there is none must be true.
         self._client.ask(
             RANGE,
-            [(self._request(address, serializable=True), partial(self._tell, address, found)) for address in addresses],
+            [(self._request(miss.address, serializable=True), partial(self._tell, miss, found)) for miss in misses],
             _GLANCE_PATIENCE,
         )
 
     def _tell(
-        self, address: int, found: Callable[[int, LeasePut | None], None], response: pb.RangeResponse | None
+        self, miss: Miss, found: Callable[[Miss, LeasePut | None], None], response: pb.RangeResponse | None
     ) -> None:
-        found(address, None if response is None else self._pick(response, address))
+        found(miss, None if response is None else self._pick(response, miss.address))
 
     def _request(self, address: int, *, serializable: bool = False) -> pb.RangeRequest:
         """Return the read of what begins where an address's subnet does."""

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from flanneld_py.core.lease_event import LeaseSnapshot
+from flanneld_py.core.prefix import IPV4
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_client import EtcdClient
 from flanneld_py.store.etcd_keyspace import EtcdKeyspace
@@ -19,11 +20,12 @@ from flanneld_py.store.etcd_watch import Changes, Page, RangeWatch
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.lease_event import LeaseEvent
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.store.counts import StoreCounts
     from flanneld_py.store.etcd_api import KeyRange
     from flanneld_py.store.etcd_options import EtcdOptions
@@ -124,8 +126,11 @@ class EtcdSubnetManager:
         finally:
             self._watches.remove(watch)
 
-    def lease_finder(self, subnet_len: int) -> EtcdLeaseFinder:
-        """Return what finds single leases."""
+    def lease_finder(self, networks: Mapping[Prefix, int]) -> EtcdLeaseFinder | None:
+        """Return what finds single leases; None with IPv6, where no key follows from an address."""
+        if any(network.family != IPV4 for network in networks):
+            return None
+        (subnet_len,) = networks.values()
         finder = EtcdLeaseFinder(self._client, self._layout, subnet_len, self._rng)
         self._finders.append(finder)
         return finder

@@ -18,10 +18,11 @@ from flanneld_py.store.kube_watch import NodePage, NodeWatch
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.lease_event import LeaseChange, LeaseEvent
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.store.counts import StoreCounts
     from flanneld_py.store.kube_node import NodeRecord, SubnetPair
     from flanneld_py.store.kube_options import KubeOptions
@@ -121,7 +122,7 @@ class KubeSubnetManager:
         finally:
             self._watches.remove(watch)
 
-    def lease_finder(self, subnet_len: int) -> LeaseFinder | None:  # noqa: ARG002 - there is none of any length
+    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder | None:  # noqa: ARG002 - there is none
         """Return None: the API server finds no Node by its podCIDR."""
         return None
 

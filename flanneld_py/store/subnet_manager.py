@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from flanneld_py.core.allocator import SubnetPair
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.lease_event import LeaseChange, LeaseEvent, LeasePut
+    from flanneld_py.core.misses import Miss
     from flanneld_py.core.network_config import NetworkConfig
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.store.counts import StoreCounts
@@ -140,8 +141,11 @@ class SubnetManager(Protocol):
         """
         ...
 
-    def lease_finder(self, subnet_len: int) -> LeaseFinder | None:
-        """Return what finds single leases, most with subnets of this length; None for a store that cannot."""
+    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder | None:
+        """Return what finds single leases in these networks, each with the length that most subnets have there.
+
+        None for a store that cannot.
+        """
         ...
 
     async def close(self) -> None:
@@ -157,7 +161,7 @@ class LeaseFinder(Protocol):
         """Why the leases in use cannot be followed at present, in one line; None where they can."""
         ...
 
-    def glance(self, addresses: Sequence[int], found: Callable[[int, LeasePut | None], None]) -> None:
+    def glance(self, misses: Sequence[Miss], found: Callable[[Miss, LeasePut | None], None]) -> None:
         """Have `found` called once with each address and the lease that holds it, as far as is known close by.
 
         With None where that is not known, or not in time: `find_lease` says more. Never waits; `found` may be called
@@ -165,10 +169,10 @@ class LeaseFinder(Protocol):
         """
         ...
 
-    async def find_lease(self, address: int) -> LeasePut | None:
-        """Return the lease whose IPv4 subnet holds an address; None if there is none, or none that can be read.
+    async def find_lease(self, miss: Miss) -> LeasePut | None:
+        """Return the lease of which a subnet holds an address; None if there is none, or none that can be read.
 
-        Costs the store a read of one key, and one of all keys at most once a minute. Raises StoreError.
+        Raises StoreError.
         """
         ...
 

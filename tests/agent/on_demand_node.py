@@ -9,14 +9,13 @@ import struct
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.core.lease import encode_attrs, encode_key
-from flanneld_py.core.network_config import parse_network_config
 from flanneld_py.core.prefix import IPV4, format_address
 from flanneld_py.store.subnet_manager import HeldLease
 from tests.agent.reconciled_node import ReconciledNode
-from tests.host import ADDRESS, ADDRESS6, UPLINK, Host
+from tests.host import ADDRESS, ADDRESS6, UPLINK, Host, parse_prefix
 from tests.waiting import until
 
-NETWORK = parse_network_config('{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}')
+NETWORKS = {parse_prefix("10.5.0.0/16"): 24}
 FAR_ADDRESS = "172.30.0.1"
 PEERS = "172.30.1.0/24"
 """The PublicIPs of the peers: all of them the far side's."""
@@ -108,7 +107,7 @@ class OnDemandNode(ReconciledNode):
         self.store = store
         self.rng = random.Random(0)  # noqa: S311 - repeatable
         self.finder = finder or store.finder()
-        self.on_demand = OnDemand(host.sock, self.finder, NETWORK.ipv4, self.rng, idle=idle, refused_for=refused_for)
+        self.on_demand = OnDemand(host.sock, self.finder, NETWORKS, self.rng, idle=idle, refused_for=refused_for)
         super().__init__(host, on_demand=self.on_demand, **keys)
         store.put(self.own_key, encode_attrs(self.lease.attrs))
 
@@ -143,6 +142,10 @@ class OnDemandNode(ReconciledNode):
     def end(self, *leases):
         for lease in leases:
             self.store.delete(encode_key(*lease[:2]))
+
+    def pending(self):
+        """How many subnets are being looked up."""
+        return sum(part.table.pending for part in self.on_demand._parts.values())
 
     def unresolved(self):
         """The neighbours on the tunnel that the kernel has no MAC for."""

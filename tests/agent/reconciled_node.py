@@ -72,12 +72,12 @@ class ReconciledNode:
             self.own_key,
             attrs[:2],
             tuple(part.network for part in config.ranges),
-            tuple(subnet for subnet in self.lease[:2] if subnet is not None),
+            self.lease.subnets,
             interface.prefixes,
         )
         devices = backend.devices(self.lease)
         if on_demand is not None:
-            devices = {family: asking(device) for family, device in devices.items()}
+            devices = {family: asking(device, family) for family, device in devices.items()}
         ground = self.ground = GroundKeeper(
             host.sock, backend, config, devices, uplink=host.uplink, has_nexthops=has_nexthops
         )

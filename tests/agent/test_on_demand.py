@@ -5,16 +5,17 @@ import errno
 import struct
 import sys
 from functools import partial
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from flanneld_py.agent import on_demand
 from flanneld_py.core.lease import encode_attrs
+from flanneld_py.core.misses import Miss
 from tests.agent.on_demand_node import FarSide, NodeHost, OnDemandNode, Sender, number_of, public_ip
 from tests.agent.reconciled_node import ReconciledNode, make_lease
 from tests.fakes.memory_store import MemoryStore
+from tests.host import IPV4, number
 from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
@@ -80,9 +81,9 @@ async def arrives(far, sender, address):
     )
 
 
-def see_nothing(addresses, found):
-    for address in addresses:
-        found(address, None)
+def see_nothing(misses, found):
+    for miss in misses:
+        found(miss, None)
 
 
 # Packets
@@ -211,7 +212,7 @@ async def test_scan_finds_nobody_and_costs_little(make_node, far, sender):
             await asyncio.sleep(0)
         for index in range(start, start + 40):
             refused_at_once += sender.send(f"10.5.{index}.2") != 0
-        await until(lambda: not node.on_demand._table.pending and not node.unresolved())
+        await until(lambda: not node.pending() and not node.unresolved())
     assert most <= 64
     assert refused_at_once > 60
     assert counts.refused + refused_at_once == 240
@@ -232,7 +233,7 @@ async def test_scan_without_a_pause_leaves_nothing_unresolved(node, far, sender,
     )
     most, _ = map(int, (await process.communicate())[0].split())
     assert most < 256
-    await until(lambda: not node.on_demand._table.pending and not node.unresolved())
+    await until(lambda: not node.pending() and not node.unresolved())
     assert await arrives(far, sender, IN_A) == ("172.30.1.2", MAC_A)
 
 
@@ -241,15 +242,15 @@ async def test_more_lookups_at_once_than_are_allowed(make_node, store, sender):
     slow = asyncio.Event()
     find_lease = node.finder.find_lease
 
-    async def find_slowly(address):
+    async def find_slowly(miss):
         await slow.wait()
-        return await find_lease(address)
+        return await find_lease(miss)
 
     node.finder.find_lease, node.finder.glance = find_slowly, see_nothing
     await node.ready()
     refused_by_route = sum(sender.send(f"10.5.{index}.7") != 0 for index in range(100, 150))
     await until(lambda: node.on_demand.counts.refused + refused_by_route == 18)
-    assert node.on_demand._table.pending == 32
+    assert node.pending() == 32
     assert len(node.unresolved()) == 32
     # No more come to wait: the kernel refuses them by itself.
     assert node.unreachable() == {"10.5.0.0/16"}
@@ -365,8 +366,8 @@ async def test_lease_that_changes_while_it_is_looked_up(node, far, sender, store
     find_lease = node.finder.find_lease
     changed = make_lease(2, mac_index=0x22)
 
-    async def find_late(address):
-        found = await find_lease(address)
+    async def find_late(miss):
+        found = await find_lease(miss)
         node.lease_out(changed)
         return found
 
@@ -381,12 +382,12 @@ async def test_lease_that_changes_while_it_is_glanced_at(node, far, sender, stor
     glance = node.finder.glance
     changed = make_lease(2, mac_index=0x22)
 
-    def glance_late(addresses, found):
-        def found_late(address, event):
+    def glance_late(misses, found):
+        def found_late(miss, event):
             node.lease_out(changed)
-            found(address, event)
+            found(miss, event)
 
-        glance(addresses, found_late)
+        glance(misses, found_late)
 
     node.finder.glance = glance_late
     sender.send(IN_A)
@@ -412,11 +413,11 @@ async def test_glance_that_is_answered_after_the_end(make_node, sender):
     node = await make_node().ready()
     node.lease_out(A)
     asked = []
-    node.finder.glance = lambda addresses, found: asked.append(found)
+    node.finder.glance = lambda misses, found: asked.append(found)
     sender.send(IN_A)
     await until(lambda: asked)
     await node.stop()
-    asked[0](int(IPv4Address(IN_A)), None)
+    asked[0](Miss(IPV4, number(IN_A)), None)
 
 
 async def test_only_leases_in_use_are_followed(node, far, sender):
@@ -513,14 +514,14 @@ async def test_store_that_does_not_answer_is_not_waited_for(make_node, sender, m
     node = make_node()
     never = asyncio.Event()
 
-    async def find_never(address):
+    async def find_never(miss):
         await never.wait()
 
     node.finder.find_lease, node.finder.glance = find_never, see_nothing
     await node.ready()
     assert await sender.is_refused(IN_A)
     assert node.unresolved() == []
-    assert node.on_demand._table.pending == 0
+    assert node.pending() == 0
 
 
 # What happens to the kernel
@@ -655,10 +656,10 @@ async def test_misses_are_answered_while_peers_in_use_are_still_looked_up(make_n
     second = make_node()
     find_lease, going_on = second.finder.find_lease, asyncio.Event()
 
-    async def find(address):
-        if address == A.subnet.address:
+    async def find(miss):
+        if miss.is_in(A.subnet):
             await going_on.wait()
-        return await find_lease(address)
+        return await find_lease(miss)
 
     second.finder.find_lease = find
     await second.start()

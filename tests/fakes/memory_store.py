@@ -7,6 +7,7 @@
 import asyncio
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from flanneld_py.core.allocator import fits_config, is_same_node, overlap, pick_own, pick_subnets
 from flanneld_py.core.errors import LeaseLostError, LeaseTakenError, StoreError
@@ -21,11 +22,11 @@ TTL = 86_400.0
 
 
 @cache
-def _ipv4_subnet(key):
+def _subnets(key):
     try:
-        return parse_key(key)[0]
+        return [subnet for subnet in parse_key(key) if subnet is not None]
     except ValueError:
-        return None
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +266,7 @@ class MemorySubnetManager:
         if self._store.records[key].revision != revision:
             raise StoreError(f"another node that runs has our public address and holds lease {key}")
 
-    def lease_finder(self, subnet_len):
+    def lease_finder(self, networks):
         return self._store.finder()
 
     async def close(self):
@@ -295,7 +296,7 @@ class MemorySubnetManager:
 
 
 class MemoryLeaseFinder:
-    """One node's LeaseFinder; `finds` lists the addresses that were looked up."""
+    """One node's LeaseFinder; `finds` lists what was looked up."""
 
     def __init__(self, store):
         self.finds = []
@@ -306,23 +307,22 @@ class MemoryLeaseFinder:
         self._changed = asyncio.Event()
         self._history_lost = False
 
-    def glance(self, addresses, found):
-        for address in addresses:
-            event = None if self._store.away is not None else self._read(address)
+    def glance(self, misses, found):
+        for miss in misses:
+            event = None if self._store.away is not None else self._read(miss)
             if event is not None:
-                self.finds.append(address)
-            found(address, event)
+                self.finds.append(miss)
+            found(miss, event)
 
-    async def find_lease(self, address):
-        self.finds.append(address)
+    async def find_lease(self, miss):
+        self.finds.append(miss)
         await asyncio.sleep(0)  # where others come in between
         self._store.check()
-        return self._read(address)
+        return self._read(miss)
 
-    def _read(self, address):
+    def _read(self, miss):
         for key, record in self._store.records.items():
-            subnet = _ipv4_subnet(key)
-            event = self._store.read(key) if subnet is not None and subnet.holds(address) else None
+            event = self._store.read(key) if any(map(miss.is_in, _subnets(key))) else None
             if isinstance(event, LeasePut):
                 self._found[key] = record
                 return event
@@ -333,7 +333,7 @@ class MemoryLeaseFinder:
         return self._store.away
 
     def gap_around(self, subnet, address):
-        return gap_around(subnet, address, filter(None, map(_ipv4_subnet, self._store.records)))
+        return gap_around(subnet, address, chain.from_iterable(map(_subnets, self._store.records)))
 
     def follow(self, key):
         self.followed.add(key)

@@ -50,7 +50,7 @@ def wanted(host, name="flannel.1", vni=1, base="10.5.1.0"):
         source=parse_interface(f"{ADDRESS}/16")[0],
     )
     address = host_prefix(parse_interface(f"{base}/24")[0])
-    return miss.asking(Device(name, "vxlan", mac(OWN_MAC), 1450, (address,), options, ()))
+    return miss.asking(Device(name, "vxlan", mac(OWN_MAC), 1450, (address,), options, ()), IPV4)
 
 
 def make_asking(host, network=NETWORK, **keys):
@@ -140,20 +140,20 @@ async def test_who_stops_asking_leaves_the_device_as_others_are(host, device, se
         return [host.do(lambda _, key=key: sysctl.read_sysctl("net", "ipv4", "neigh", name, key)) for key in keys]
 
     assert neighbour_settings("flannel.1") == ["1", "0", "0"]
-    miss.stop_asking("flannel.1")
+    miss.stop_asking("flannel.1", IPV4)
     assert neighbour_settings("flannel.1") == neighbour_settings("lo")
     sysctl.ensure_sysctl("7", "net", "ipv4", "neigh", "flannel.1", "mcast_solicit")
-    miss.stop_asking("flannel.1")
+    miss.stop_asking("flannel.1", IPV4)
     assert neighbour_settings("flannel.1")[2] == "7"
-    miss.stop_asking("flannel.77")
+    miss.stop_asking("flannel.77", IPV4)
 
 
 async def test_what_is_unanswered_can_be_read(host, device, sender, monitor):
-    assert miss.read_unanswered(host.sock, device) == []
+    assert miss.read_unanswered(host.sock, device, IPV4) == []
     sender.send("10.5.9.7")
-    assert miss.read_unanswered(host.sock, device) == [Miss(IPV4, 0x0A050907)]
+    assert miss.read_unanswered(host.sock, device, IPV4) == [Miss(IPV4, 0x0A050907)]
     miss.refuse(host.sock, device, [Miss(IPV4, 0x0A050907)])
-    assert miss.read_unanswered(host.sock, device) == []
+    assert miss.read_unanswered(host.sock, device, IPV4) == []
 
 
 async def test_misses_on_devices_of_others_are_not_ours(host, device, sender, monitor):

@@ -15,8 +15,9 @@ from flanneld_py.core.allocator import overlap
 from flanneld_py.core.errors import LeaseLostError, LeaseTakenError, StoreError
 from flanneld_py.core.lease import LeaseAttrs, encode_attrs, parse_key
 from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
+from flanneld_py.core.misses import Miss
 from flanneld_py.core.network_config import parse_network_config
-from flanneld_py.core.prefix import parse_address, prefix_around
+from flanneld_py.core.prefix import parse_address, parse_prefix, prefix_around
 from flanneld_py.store.subnet_manager import LeaseRequest
 
 CONFIG = parse_network_config('{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}')
@@ -49,6 +50,14 @@ def value(attrs):
 
 def number(text):
     return parse_address(text)[1]
+
+
+def miss(text):
+    return Miss(*parse_address(text))
+
+
+NETWORK = parse_prefix("10.5.0.0/16")
+NETWORKS = {NETWORK: 24}
 
 
 UNREADABLE_KEYS = {"10.5.3.1-24": value(node(3)), "10.5.1.0-24/nested": value(node(4))}
@@ -185,49 +194,49 @@ class FinderContract:
     async def test_finds_by_any_address_of_the_subnet(self, store):
         await store.put("10.5.1.0-24", value(node(1)))
         await store.put("10.5.2.0-24", value(node(2)), expires=False)
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         for address in ("10.5.1.0", "10.5.1.7", "10.5.1.255"):
-            found = await finder.find_lease(number(address))
+            found = await finder.find_lease(miss(address))
             assert (found.key, found.lease.attrs, found.lease.reserved) == ("10.5.1.0-24", node(1), False)
-        assert (await finder.find_lease(number("10.5.2.1"))).lease.reserved
+        assert (await finder.find_lease(miss("10.5.2.1"))).lease.reserved
 
     async def test_finds_nothing_where_nobody_leases(self, store):
         await store.put("10.5.1.0-24", value(node(1)))
         await store.put("10.5.11.0-24", value(node(2)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         for address in ("10.5.0.1", "10.5.2.1", "10.5.10.1", "10.5.111.1", "0.0.0.0", "255.255.255.255"):
-            assert await finder.find_lease(number(address)) is None
+            assert await finder.find_lease(miss(address)) is None
 
     async def test_what_cannot_be_read_is_not_found(self, store):
         await store.put("10.5.1.0-24", "{")
         await store.put("10.5.2.7-24", value(node(2)))
         await store.put("10.5.3.0-24/nested", value(node(3)))
         await store.put("10.5.4.0-x", value(node(4)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         for address in ("10.5.1.1", "10.5.2.7", "10.5.3.1", "10.5.4.1"):
-            assert await finder.find_lease(number(address)) is None
+            assert await finder.find_lease(miss(address)) is None
         await store.put("10.5.1.0-24", value(node(1)))
-        assert (await finder.find_lease(number("10.5.1.1"))).lease.attrs == node(1)
+        assert (await finder.find_lease(miss("10.5.1.1"))).lease.attrs == node(1)
 
     async def test_finds_leases_of_another_length(self, store):
         await store.put("10.5.8.0-22", value(node(1)))
         await store.put("10.5.1.128-25", value(node(2)))
         await store.put("10.5.2.0-26", value(node(3)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         for address, key in (
             ("10.5.8.1", "10.5.8.0-22"),
             ("10.5.11.255", "10.5.8.0-22"),
             ("10.5.1.200", "10.5.1.128-25"),
             ("10.5.2.63", "10.5.2.0-26"),
         ):
-            assert (await finder.find_lease(number(address))).key == key
+            assert (await finder.find_lease(miss(address))).key == key
         for address in ("10.5.12.1", "10.5.1.5", "10.5.2.64"):
-            assert await finder.find_lease(number(address)) is None
+            assert await finder.find_lease(miss(address)) is None
 
     async def test_tells_what_part_of_a_subnet_nobody_leases(self, store):
         for key in ("10.5.1.0-26", "10.5.1.192-27", "10.5.2.0-24", "10.5.8.0-25"):
             await store.put(key, value(node(1)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         for address, gap in (
             ("10.5.1.70", "10.5.1.64/26"),
             ("10.5.1.130", "10.5.1.128/26"),
@@ -235,22 +244,22 @@ class FinderContract:
             ("10.5.3.1", "10.5.3.0/24"),
             ("10.5.8.200", "10.5.8.128/25"),
         ):
-            assert await finder.find_lease(number(address)) is None
+            assert await finder.find_lease(miss(address)) is None
             assert str(finder.gap_around(prefix_around(4, number(address), 24), number(address))) == gap
 
     async def test_finds_dual_stack_leases(self, store):
         key = "10.5.1.0-24&fd05:0:0:1::-64"
         await store.put(key, value(node(1, ipv6=0xFD30 << 112)))
-        assert (await store.manager().lease_finder(24).find_lease(number("10.5.1.9"))).key == key
+        assert (await store.manager().lease_finder(NETWORKS).find_lease(miss("10.5.1.9"))).key == key
 
     async def test_tells_of_what_is_followed_and_of_nothing_else(self, store):
         for index in (1, 2, 3):
             await store.put(f"10.5.{index}.0-24", value(node(index)))
-        finder = store.manager().lease_finder(24)
-        finder.follow((await finder.find_lease(number("10.5.1.1"))).key)
+        finder = store.manager().lease_finder(NETWORKS)
+        finder.follow((await finder.find_lease(miss("10.5.1.1"))).key)
         async with Following(finder) as told:
             await told.until(LeasePut, "10.5.1.0-24", node(1))
-            finder.follow((await finder.find_lease(number("10.5.2.1"))).key)
+            finder.follow((await finder.find_lease(miss("10.5.2.1"))).key)
             await store.put("10.5.3.0-24", value(node(30)))
             await store.put("10.5.2.0-24", value(node(20)))
             await store.put("10.5.1.0-24", value(node(10)))
@@ -265,9 +274,9 @@ class FinderContract:
     async def test_tells_what_happened_between_finding_and_following(self, store):
         for index in (1, 2, 3):
             await store.put(f"10.5.{index}.0-24", value(node(index)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         async with Following(finder) as told:
-            found = [await finder.find_lease(number(f"10.5.{index}.1")) for index in (1, 2, 3)]
+            found = [await finder.find_lease(miss(f"10.5.{index}.1")) for index in (1, 2, 3)]
             await store.delete("10.5.1.0-24")
             await store.put("10.5.2.0-24", value(node(20)))
             for event in found:
@@ -279,28 +288,28 @@ class FinderContract:
         for index in (1, 2):
             await store.put(f"10.5.{index}.0-24", value(node(index)))
             await store.put(f"10.5.{index}.0-24", value(node(index)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         async with Following(finder) as told:
             for index in (1, 2):
-                finder.follow((await finder.find_lease(number(f"10.5.{index}.1"))).key)
+                finder.follow((await finder.find_lease(miss(f"10.5.{index}.1"))).key)
             await store.put("10.5.1.0-24", value(node(10)))
             await told.until(LeasePut, "10.5.1.0-24", node(10))
             finder.unfollow("10.5.1.0-24")
             await store.put("10.5.1.0-24", value(node(11)))
             await store.put("10.5.2.0-24", value(node(20)))
             await told.until(LeasePut, "10.5.2.0-24", node(20))
-            finder.follow((await finder.find_lease(number("10.5.1.1"))).key)
+            finder.follow((await finder.find_lease(miss("10.5.1.1"))).key)
             await store.put("10.5.1.0-24", value(node(12)))
             await told.until(LeasePut, "10.5.1.0-24", node(12))
         assert node(11) not in [event.lease.attrs for event in told.events if isinstance(event, LeasePut)]
 
     async def test_what_is_not_followed_may_be_unfollowed(self, store):
         await store.put("10.5.1.0-24", value(node(1)))
-        finder = store.manager().lease_finder(24)
+        finder = store.manager().lease_finder(NETWORKS)
         finder.unfollow("10.5.9.0-24")
         async with Following(finder) as told:
             finder.unfollow("10.5.9.0-24")
-            finder.follow((await finder.find_lease(number("10.5.1.1"))).key)
+            finder.follow((await finder.find_lease(miss("10.5.1.1"))).key)
             await store.delete("10.5.1.0-24")
             await told.until(LeaseRemoved, "10.5.1.0-24")
 
@@ -308,10 +317,10 @@ class FinderContract:
         keys = [f"10.5.{index}.0-26" for index in range(1, 251)] + [f"10.5.{index}.64-26" for index in range(1, 51)]
         for index, key in enumerate(keys):
             await store.put(key, value(node(index)), expires=False)
-        finder = store.manager().lease_finder(26)
+        finder = store.manager().lease_finder({NETWORK: 26})
         async with Following(finder) as told:
             for key in keys:
-                finder.follow((await finder.find_lease(number(key.partition("-")[0]))).key)
+                finder.follow((await finder.find_lease(miss(key.partition("-")[0]))).key)
             for index, key in enumerate(keys):
                 await store.put(key, value(node(1000 + index)), expires=False)
             for index, key in enumerate(keys):
