@@ -21,6 +21,7 @@ __all__ = ["cluster", "empty_cluster"]
 
 NFTABLES = '{"Network":"10.5.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}'
 ECHO_PORT = 7000
+FORWARD_POLICY = "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }"
 HANDLE = re.compile(r" # handle [0-9]+")
 
 
@@ -127,17 +128,17 @@ def count(daemon, name):
 def test_who_else_drops_forwarded_packets_is_named(nft_node):
     text = "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; reject; }; }"
     run(nft_node, "nft", "-f", "-", text=text)
-    run(
-        nft_node,
-        "nft",
-        "-f",
-        "-",
-        text="table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
-    )
+    run(nft_node, "nft", "-f", "-", text=FORWARD_POLICY)
     daemon = nft_node.start().is_ready()
     daemon.says("by=nftables chain inet firewalld filter_FORWARD")
-    daemon.says("remedy=firewall-cmd --permanent --zone=trusted --add-source=10.5.0.0/16")
-    daemon.says("by=nftables chain ip filter FORWARD reason=its policy is drop")
+    daemon.says("remedy=firewall-cmd --zone=trusted --add-source=10.5.0.0/16 && firewall-cmd --permanent")
+    daemon.says("by=nftables chain ip filter FORWARD reason=it is dropped in FORWARD")
+
+
+def test_who_drops_forwarded_packets_but_ours_is_not_named(nft_node):
+    rules = "ip saddr 10.5.0.0/16 accept; ip daddr 10.5.0.0/16 accept;"
+    run(nft_node, "nft", "-f", "-", text=FORWARD_POLICY.replace("policy drop;", f"policy drop; {rules}"))
+    assert "forwarded packets are stopped" not in nft_node.start().is_ready().log
 
 
 def test_a_blackhole_lies_behind_the_own_subnet(cluster):

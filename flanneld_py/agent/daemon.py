@@ -35,6 +35,7 @@ from flanneld_py.agent.subnet_file import SubnetFile, read_former_subnets
 from flanneld_py.agent.watchdog import tell_watchdog
 from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
+from flanneld_py.core.sample_packet import pod_packets
 from flanneld_py.core.traffic_rules import desired_rules
 from flanneld_py.kernel.miss import stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -137,6 +138,7 @@ async def _run(options: Options) -> None:
         keeper = LeaseKeeper(store, node.request.attrs, node.held, options.renew_margin, rng)
         rules = RuleKeeper(
             desired_rules(_nets(node), options.rules),
+            [packet for net in _nets(node) for packet in pod_packets(*net, *_ways_out(node, devices))],
             nftables=node.config.enable_nftables,
             resync=options.rules_resync,
         )
@@ -272,6 +274,12 @@ def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
     """Return each network with our own subnet in it."""
     own = {subnet.family: subnet for subnet in node.held.lease.subnets}
     return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
+
+
+def _ways_out(node: Node, devices: dict[int, Device]) -> tuple[str, str]:
+    """Return by which devices packets leave for other nodes' pods, and for the outside."""
+    uplink = node.uplink.interface.name
+    return next((device.name for device in devices.values()), uplink), uplink
 
 
 async def _tell_store(store: SubnetManager, reconciler: Reconciler, rng: random.Random) -> None:

@@ -17,8 +17,9 @@ from flanneld_py.core.traffic_rules import Place
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from flanneld_py.core.sample_packet import SamplePacket
     from flanneld_py.core.traffic_rules import RuleSet
-    from flanneld_py.kernel.forward_barriers import Barrier
+    from flanneld_py.kernel.barriers import Barrier
     from flanneld_py.kernel.nft_monitor import NftMonitor
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,15 @@ class RuleDriver(Protocol):
 class RuleKeeper:
     """Keeps the rules of some rule sets; `settled` is set once they have been tried for the first time."""
 
-    def __init__(self, rule_sets: tuple[RuleSet, ...], *, nftables: bool, resync: float) -> None:
-        """Prepare; `nftables` is what the configuration asks for, `resync` the seconds between looks."""
+    def __init__(
+        self, rule_sets: tuple[RuleSet, ...], forwarded: Sequence[SamplePacket], *, nftables: bool, resync: float
+    ) -> None:
+        """Prepare; `forwarded` is what has to pass this host for its pods to have a network.
+
+        `nftables` is what the configuration asks for, `resync` the seconds between looks.
+        """
         self._rule_sets = rule_sets
+        self._forwarded = forwarded
         self._resync = resync
         ways = {"iptables": self._find_iptables, "nftables": _find_nftables}
         self._ways: list[tuple[str, Callable[[], RuleDriver | None]]] = sorted(ways.items(), reverse=nftables)
@@ -175,23 +182,27 @@ class RuleKeeper:
         return find_iptables([rule_set.family for rule_set in self._rule_sets])
 
     def _look_at_barriers(self) -> None:
-        """Find what else on this host may drop what we accept."""
-        from flanneld_py.kernel.forward_barriers import read_barriers
+        """Find what else on this host stops what we accept."""
+        from flanneld_py.kernel.barriers import read_barriers
 
         networks = [
-            str(rule_set.network)
+            rule_set.network
             for rule_set in self._rule_sets
             if any(chain.place is Place.FORWARD for chain in rule_set.chains)
         ]
         try:
-            self._barriers = read_barriers(networks, iptables_is_ours=self._driver == "iptables") if networks else []
+            # In iptables our own rules accept it.
+            beside_iptables = self._driver != "iptables"
+            self._barriers = (
+                read_barriers(self._forwarded, networks, beside_iptables=beside_iptables) if networks else []
+            )
         except OSError as error:
             log.debug("other tables not read: reason=%s", error)
 
     def _tell_barriers(self) -> None:
         for barrier in self._barriers:
             log.warning(
-                "forwarded packets may be dropped: by=nftables chain %s reason=%s remedy=%s",
+                "forwarded packets are stopped: by=nftables chain %s reason=%s remedy=%s",
                 barrier.chain,
                 barrier.reason,
                 barrier.remedy,

@@ -153,7 +153,11 @@ class NodeStatus:
                 "reserved": keeper.held.lease.reserved,
                 "seconds_left": keeper.time_left,
             },
-            "backend": {"type": node.config.backend_type, "mtu": node.backend.mtu},
+            "backend": {
+                "type": node.config.backend_type,
+                "mtu": node.backend.mtu,
+                "ports": list(node.backend.ports),
+            },
             "configuration": self._follower.describe() if self._follower else None,
             "networks": [str(part.network) for part in node.config.ranges],
             "devices": [

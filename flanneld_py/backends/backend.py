@@ -78,6 +78,11 @@ class Backend(EntrySource, Protocol):
     answers_misses: bool = False
     """Whether a peer may be programmed when the kernel first asks for one of its addresses (`--on-demand`)."""
 
+    @property
+    def ports(self) -> Sequence[int]:
+        """The UDP ports that other nodes send packets of the network to."""
+        return () if self.tunnel_port is None else (self.tunnel_port.port,)
+
     async def prepare(self, sock: NetlinkSocket) -> None:
         """Have at hand what this node's lease and devices need: keys, programs, what a command says.
 

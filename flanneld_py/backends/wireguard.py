@@ -118,6 +118,14 @@ class WireguardBackend(Backend):
         self.mtu = tunnel_mtu(settings.mtu or uplink.interface.mtu, OVERHEAD, self._networks)
         self.claim_name = self._device_name(config.ranges[0].network.family)
 
+    @property
+    def ports(self) -> Sequence[int]:
+        """The UDP ports that our devices listen on."""
+        return tuple(dict.fromkeys(self._ports_by_device().values()))
+
+    def _ports_by_device(self) -> dict[str, int]:
+        return {self._device_name(family): self._settings.ports[family] for family in reversed(self._networks)}
+
     def _device_name(self, family: int) -> str:
         return _NAMES[family if self._settings.mode == "separate" else IPV4]
 
@@ -206,8 +214,7 @@ class WireguardBackend(Backend):
 
     def standing(self, ground: Ground) -> Sequence[Entry]:
         """Return the key and port of our devices, and the routes that lead the networks there."""
-        ports = {self._device_name(family): self._settings.ports[family] for family in reversed(self._networks)}
-        devices = [device_entry(name, self._public_key, port) for name, port in ports.items()]
+        devices = [device_entry(name, self._public_key, port) for name, port in self._ports_by_device().items()]
         routes = [
             Route(network, default_metric(family), 0, 0, ground.devices[family], onlink=False)
             for family, network in self._networks.items()

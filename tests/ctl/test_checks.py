@@ -10,6 +10,7 @@ from flanneld_py.core.subnet_env import parse_subnet_env
 from flanneld_py.ctl.checks import judge_all
 from flanneld_py.ctl.checks.facts import Facts
 from flanneld_py.ctl.node_view import NodeView
+from flanneld_py.kernel.barriers import Barrier
 from flanneld_py.kernel.link import IFF_UP, Link
 
 ENV = parse_subnet_env(
@@ -33,7 +34,7 @@ WELL = Facts(
     view=NodeView((), (), (), (), (), ()),
     settings={"net/ipv4/ip_forward": "1", "net/ipv4/neigh/default/gc_thresh3": "1024"},
     filter_rules=(),
-    chains=(),
+    barriers=(),
     claimed=frozenset(),
     conflists=None,
     conf_dir=Path("/etc/cni/net.d"),
@@ -63,23 +64,11 @@ def test_a_neighbour_table_that_is_nearly_full():
     assert finding.safe
 
 
-CHAIN = {"family": "inet", "table": "firewalld", "name": "filter_FORWARD", "hook": "forward", "policy": "drop"}
-
-
-@pytest.mark.parametrize(
-    ("rules", "missing"),
-    [
-        ([], ["saddr", "daddr"]),
-        (["ip saddr 10.5.0.0/16 accept"], ["daddr"]),
-        (["\tip saddr 10.5.0.0/16 accept", "\tip daddr 10.5.0.0/16 accept"], []),
-    ],
-)
-def test_a_chain_that_drops_what_it_does_not_accept(rules, missing):
-    findings = found(chains=[CHAIN | {"rules": rules}])
-    mends = findings["forward-chain"].mend if findings else ()
-    assert mends == tuple(
-        f"nft insert rule inet firewalld filter_FORWARD ip {side} 10.5.0.0/16 accept" for side in missing
-    )
+@pytest.mark.parametrize(("port", "check"), [(0, "forward-chain"), (8472, "tunnel-port")])
+def test_a_chain_that_stops_packets(port, check):
+    finding = found(barriers=[Barrier("inet other input", "it is dropped in input", "nft insert …", port)])[check]
+    assert "inet other input" in finding.evidence
+    assert finding.mend == ("nft insert …",)
 
 
 def test_br_netfilter_counts_where_there_is_a_kubelet():

@@ -15,7 +15,8 @@ from flanneld_py.backends.vxlan import read_vtep
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.lease import encode_key
 from flanneld_py.core.lease_event import LeaseRejected
-from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.core.prefix import IPV4, IPV6, parse_address
+from flanneld_py.core.sample_packet import pod_packets, tunnel_packets
 from flanneld_py.core.subnet_env import SubnetEnv, parse_subnet_env
 from flanneld_py.ctl.certificate import read_expiry
 from flanneld_py.ctl.daemon import NoDaemonError, ask
@@ -25,16 +26,22 @@ from flanneld_py.ctl.peers import join
 from flanneld_py.ctl.store import add_store_flags, read_store
 from flanneld_py.ctl.store_clock import read_store_clock
 from flanneld_py.kernel import neighbour
+from flanneld_py.kernel.barriers import read_barriers
 from flanneld_py.kernel.checksum_offload import has_offload
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.sysctl import read_sysctl
+from flanneld_py.kernel.vxlan import udp_port
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+    from flanneld_py.kernel.barriers import Barrier
+
 _PATIENCE = 10.0
 """Seconds for a program that lists firewall rules."""
+_ASKED_ABOUT = 100
+"""Peers of whom it is asked whether their packets are let in; firewalls tell them apart by a few prefixes at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +51,8 @@ class Facts:
     `daemon` is the status as the daemon tells it, None where none answers; `published` maps our tunnel devices to the
     MACs that our lease tells the others; `peers` are the rows of `flannelctl peers`; `env` is the subnet file, or why
     it cannot be read. `settings` are those below /proc/sys, by their path, None where the kernel has no such setting.
-    `filter_rules` is what `iptables -S` prints, `chains` what nft tells of the chains that drop what is forwarded,
-    with their `rules` as text; both None where they cannot be asked. `claimed` holds the devices that daemons of this
+    `filter_rules` is what `iptables -S` prints, `barriers` are the nftables chains that stop what pods
+    and peers send; both None where they cannot be asked. `claimed` holds the devices that daemons of this
     project hold. `conflists` maps the names of the network configurations to their texts, `plugins` are the
     executables; both None where the folder is missing. `expiries` maps certificate files to the end of their validity
     in seconds since the epoch, or to why that is unknown. `resolved` counts the neighbours that the kernel resolved.
@@ -63,7 +70,7 @@ class Facts:
     view: NodeView
     settings: Mapping[str, str | None]
     filter_rules: Sequence[str] | None
-    chains: Sequence[Mapping[str, Any]] | None
+    barriers: Sequence[Barrier] | None
     claimed: frozenset[str]
     conflists: Mapping[str, str] | None
     conf_dir: Path
@@ -81,6 +88,11 @@ class Facts:
     def backend(self) -> str:
         """The type of the backend, as the daemon says."""
         return str((self.daemon or {}).get("backend", {}).get("type", ""))
+
+    @property
+    def ports(self) -> list[int]:
+        """The UDP ports that other nodes send packets of the network to."""
+        return _find_ports(self.daemon, self.view)
 
     @property
     def networks(self) -> str:
@@ -111,17 +123,18 @@ def read_facts(options: argparse.Namespace) -> Facts:
     finally:
         sock.close()
     store: Mapping[str, Any] = (daemon or {}).get("store", {})
+    rows = join(peers, find_ways(view))
     return Facts(
         now=time.time(),
         daemon=daemon,
         published=_read_published(options, daemon, env),
-        peers=join(peers, find_ways(view)),
+        peers=rows,
         subnet_file=subnet_file,
         env=env,
         view=view,
         settings=_read_settings([link.name for link in view.devices]),
         filter_rules=_run_lines("iptables", "-S"),
-        chains=_read_chains(),
+        barriers=_read_barriers(env, view, daemon, rows),
         claimed=_read_claimed(),
         conflists=_read_conflists(conf_dir),
         conf_dir=conf_dir,
@@ -210,19 +223,35 @@ def _run_lines(*command: str) -> list[str] | None:
     return done.stdout.splitlines()
 
 
-def _read_chains() -> list[dict[str, Any]] | None:
-    import json
-
-    lines = _run_lines("nft", "-j", "list", "chains")
-    if lines is None:
+def _read_barriers(
+    env: SubnetEnv | str, view: NodeView, daemon: Mapping[str, Any] | None, peers: Sequence[Mapping[str, Any]]
+) -> list[Barrier] | None:
+    """Return what stops packets of pods, and packets that peers send to our tunnels."""
+    if not isinstance(env, SubnetEnv):
         return None
-    entries = json.loads("".join(lines) or "{}").get("nftables", [])
-    chains = [entry["chain"] for entry in entries if "chain" in entry]
-    dropping = [chain for chain in chains if chain.get("hook") == "forward" and chain.get("policy") == "drop"]
-    return [
-        chain | {"rules": _run_lines("nft", "list", "chain", chain["family"], chain["table"], chain["name"]) or []}
-        for chain in dropping
+    told: Mapping[str, Any] = (daemon or {}).get("uplink", {})
+    uplink = str(told.get("name", ""))
+    tunnel = next((link.name for link in view.devices), uplink)
+    subnets = {subnet.family: subnet for subnet in env.subnets}
+    packets = [
+        packet
+        for network in env.networks
+        if network.family in subnets
+        for packet in pod_packets(network, subnets[network.family], tunnel, uplink)
     ]
+    sources = [parse_address(source) for source in told.get("sources", ())]
+    senders = [parse_address(row["public_ip"]) for row in peers[:_ASKED_ABOUT] if row["public_ip"]]
+    for port in _find_ports(daemon, view):
+        packets += tunnel_packets(senders, sources, uplink, port)
+    try:
+        return read_barriers(packets, env.networks, beside_iptables=False)
+    except KernelError:
+        return None
+
+
+def _find_ports(daemon: Mapping[str, Any] | None, view: NodeView) -> list[int]:
+    told = (daemon or {}).get("backend", {}).get("ports", ())
+    return sorted({udp_port(link) for link in view.devices if link.kind == "vxlan"} | set(told))
 
 
 def _read_claimed() -> frozenset[str]:

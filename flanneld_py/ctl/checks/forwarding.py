@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.core.subnet_env import SubnetEnv
 from flanneld_py.ctl.checks.finding import ERROR, WARNING, Finding
-from flanneld_py.kernel.vxlan import udp_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +23,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     for network in networks:
         if network.family == IPV4:
             yield from _judge_iptables(facts, network)
-        yield from _judge_nftables(facts, network)
+    yield from _judge_barriers(facts)
     yield from _judge_input(facts)
 
 
@@ -69,23 +68,20 @@ def _judge_iptables(facts: Facts, network: Prefix) -> Iterator[Finding]:
         yield Finding("forward-policy", ERROR, told, mends, safe=True)
 
 
-def _judge_nftables(facts: Facts, network: Prefix) -> Iterator[Finding]:
-    word = {IPV4: "ip", IPV6: "ip6"}[network.family]
-    for chain in facts.chains or ():
-        if chain["family"] not in {word, "inet"} or (chain["table"], chain["name"]) == ("filter", "FORWARD"):
-            continue  # iptables' own chain has a check of its own
-        place = f"{chain['family']} {chain['table']} {chain['name']}"
-        wanted = [f"{word} {side} {network} accept" for side in ("saddr", "daddr")]
-        missing = [rule for rule in wanted if rule not in map(str.strip, chain["rules"])]
-        if missing:
-            told = f"the nftables chain {place} drops what no rule accepts, and none names {network}"
-            mends = tuple(f"nft insert rule {place} {rule}" for rule in missing)
-            yield Finding("forward-chain", WARNING, told, mends)
+def _judge_barriers(facts: Facts) -> Iterator[Finding]:
+    for barrier in facts.barriers or ():
+        chain = f"the nftables chain {barrier.chain} stops"
+        if barrier.port:
+            told = f"{chain} what other nodes send to UDP port {barrier.port}: {barrier.reason}"
+            yield Finding("tunnel-port", ERROR, told, (barrier.remedy,))
+        else:
+            told = f"{chain} what is forwarded for pods: {barrier.reason}"
+            yield Finding("forward-chain", ERROR, told, (barrier.remedy,))
 
 
 def _judge_input(facts: Facts) -> Iterator[Finding]:
     rules = [rule for rule in facts.filter_rules or () if rule.startswith(("-A INPUT ", "-P INPUT "))]
-    for port in sorted({udp_port(link) for link in facts.view.devices if link.kind == "vxlan"}):
+    for port in facts.ports:
         ours = [rule for rule in rules if f"--dport {port} " in rule]
         for rule in ours:
             if "-j DROP" in rule or "-j REJECT" in rule:

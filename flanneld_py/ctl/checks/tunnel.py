@@ -43,8 +43,10 @@ def _judge_wanted(facts: Facts) -> Iterator[Finding]:
 
 def _judge_sizes(facts: Facts) -> Iterator[Finding]:
     for link in facts.view.devices:
+        if link.kind != "vxlan":
+            continue
         parent = next((one for one in facts.view.links if one.ifindex == parent_index(link)), None)
-        if link.kind != "vxlan" or parent is None:
+        if parent is None:
             continue
         overhead = OVERHEAD[6 if "-v6" in link.name else 4]
         if link.mtu > parent.mtu - overhead:
