@@ -156,7 +156,8 @@ def decode_fdb(message: Message) -> FdbEntry | None:
 def is_repeated_fdb(message: Message) -> bool:
     """Say whether a notification of a forwarding entry only repeats vxlan's own one, without remote and times.
 
-    Linux before 6.14 sends one for each request (net/core/rtnetlink.c, rtnl_fdb_notify), even if nothing has changed.
+    Linux before 6.13 sends one for each request, even if nothing has changed (net/core/rtnetlink.c, rtnl_fdb_notify;
+    commit 4b42fbc6bd8f "ndo_fdb_add: Add a parameter to report whether notification was sent").
     """
     return _NDA_CACHEINFO not in netlink.decode_attributes(message.payload, NDMSG.size)
 

@@ -120,7 +120,7 @@ class NftWalk:
         if key not in self._rules:
             named = nf_tables.text(nf_tables.RULE_TABLE, base.table), nf_tables.text(nf_tables.RULE_CHAIN, chain)
             told = self._opened.dump(nf_tables.message(nf_tables.GETRULE, base.family, *named), _decode_rule)
-            # Kernels before 4.20 tell the rules of the whole table.
+            # A kernel may tell the rules of the whole table.
             self._rules[key] = [rule for where, rule in told if where == chain]
         return self._rules[key]
 

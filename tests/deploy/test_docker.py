@@ -1,5 +1,6 @@
 """Docker's own daemon on two nodes, with the options that `flannelctl docker-opts` writes: its containers' network."""
 
+import json
 import re
 import shutil
 from ipaddress import ip_address, ip_network
@@ -30,6 +31,12 @@ class DockerNode(NodeWithFiles):
     def start_flanneld(self):
         self.launch("flanneld", FLANNELD, f"--etcd-endpoints={self.cluster.etcd.url}", "--ip-masq")
         wait_until(self.file(SUBNET_ENV).exists)
+
+    def found(self):
+        """What doctor finds, by check."""
+        words = ["doctor", "--json", f"--etcd-endpoints={self.cluster.etcd.url}", "--bin-dir=/none", "--conf-dir=/none"]
+        done = self.run(FLANNELD.with_name("flannelctl"), *words, check=False)
+        return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
 
     def variables(self, path):
         return dict(line.split("=", 1) for line in self.file(path).read_text().splitlines())
@@ -96,8 +103,9 @@ def cluster(make_namespace, tmp_path):
     cluster.close()
 
 
-def start_pair(cluster, backend):
-    cluster.set_config(f'{{"Network":"10.5.0.0/16","Backend":{{"Type":"{backend}"}}}}')
+def start_pair(cluster, backend, *, nftables=False):
+    config = {"Network": "10.5.0.0/16", "EnableNFTables": nftables, "Backend": {"Type": backend}}
+    cluster.set_config(json.dumps(config))
     nodes = [cluster.add_node(), cluster.add_node()]
     for node in nodes:
         # Docker was there first, has turned forwarding on and has it refused to all but itself.
@@ -121,7 +129,30 @@ def test_containers_of_two_nodes_reach_each_other_behind_dockers_rules(cluster, 
         assert node.docker("exec", "client", "/busybox", "cat", "/sys/class/net/eth0/mtu") == f"{mtu}\n"
         assert "-P FORWARD DROP" in node.run("iptables", "-S", "FORWARD").stdout
         wait_until(lambda node=node, other=other: device in node.ip(f"route get {web[other]}").split())
+    assert not any(node.found() for node in nodes)
     for node in nodes:
         for other in nodes:
             seen = node.docker("exec", "client", "/busybox", "nc", "-w", "10", web[other], PORT)
             assert re.search(rf"{web[other]}:{PORT} +(::ffff:)?{client[node]}:\d+ ", seen), seen
+
+
+def test_dockers_rules_are_named_where_ours_cannot_accept_for_them(cluster):
+    """In nftables a packet that our table accepts still meets Docker's policy, which is iptables'."""
+    nodes = start_pair(cluster, "vxlan", nftables=True)
+    web = {node: node.run_container("web", SERVE) for node in nodes}
+    for node in nodes:
+        node.run_container("client", FOREVER)
+
+    def reaches(node, other):
+        words = ("docker", "exec", "client", "/busybox", "nc", "-w", "2", web[other], PORT)
+        return web[other] in node.run(*words, check=False).stdout
+
+    ways = [(node, other) for node in nodes for other in nodes if node is not other]
+    assert not any(reaches(*way) for way in ways)
+    for node in nodes:
+        found = node.found()
+        assert found.keys() == {"forward-policy"}
+        for command in found["forward-policy"]["mend"]:
+            node.run("sh", "-ec", command)
+        assert node.found() == {}
+    wait_until(lambda: all(reaches(*way) for way in ways))

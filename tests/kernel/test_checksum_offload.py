@@ -6,7 +6,7 @@ from array import array
 import pytest
 
 from flanneld_py.core.errors import KernelError
-from flanneld_py.kernel.checksum_offload import ensure_no_offload, stalls_with_offload
+from flanneld_py.kernel.checksum_offload import ensure_no_offload, find_stable_release, stalls_with_offload
 
 AFFECTED, FIXED = "5.4.40", "6.18.44"
 
@@ -24,6 +24,21 @@ def test_kernels_that_stall(release):
 )
 def test_kernels_that_do_not(release):
     assert not stalls_with_offload(release)
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "signature", "stable"),
+    [
+        ("4.19.0-22-amd64", "#1 SMP Debian 4.19.260-1 (2022-09-29)", "", "4.19.260"),
+        ("5.4.0-150-generic", "#167-Ubuntu SMP", "Ubuntu 5.4.0-150.167-generic 5.4.233\n", "5.4.233"),
+        ("6.18.44-fc", "#1 SMP PREEMPT_DYNAMIC", "", "6.18.44-fc"),
+        # Under setarch, or in a container whose image tells of another kernel.
+        ("2.6.78-22-amd64", "#1 SMP Debian 6.1.112-1 (2024-09-30)", "", "2.6.78-22-amd64"),
+        ("5.4.0-150-generic", "#167-Ubuntu SMP", "nonsense", "5.4.0-150-generic"),
+    ],
+)
+def test_which_stable_release_a_distribution_has_made_its_kernel_from(release, version, signature, stable):
+    assert find_stable_release(release, version, signature) == stable
 
 
 def offload_of(host, device):

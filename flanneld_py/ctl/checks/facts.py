@@ -27,7 +27,7 @@ from flanneld_py.ctl.store import add_store_flags, read_store
 from flanneld_py.ctl.store_clock import read_store_clock
 from flanneld_py.kernel import neighbour
 from flanneld_py.kernel.barriers import read_barriers
-from flanneld_py.kernel.checksum_offload import has_offload
+from flanneld_py.kernel.checksum_offload import has_offload, read_release
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.sysctl import read_sysctl
 from flanneld_py.kernel.vxlan import udp_port
@@ -145,7 +145,7 @@ def read_facts(options: argparse.Namespace) -> Facts:
         resolved=resolved,
         probes=probes,
         offloaded=frozenset(link.name for link in view.devices if link.kind == "vxlan" and has_offload(link.name)),
-        release=os.uname().release,
+        release=read_release(),
         store_time=read_store_clock(store),
     )
 

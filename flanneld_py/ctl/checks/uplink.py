@@ -49,6 +49,8 @@ def _judge_overlaps(facts: Facts) -> Iterator[Finding]:
         if one.ifindex in ours or names.get(one.ifindex) in {_BRIDGE, "lo"} or one.scope != SCOPE_GLOBAL:
             continue
         attached = prefix_around(one.family, one.address, one.length)
+        if attached in facts.env.subnets:
+            continue  # the pods' bridge, whatever its name, such as Docker's
         for network in facts.env.networks:
             if network.overlaps(attached):
                 shown = f"{format_address(one.family, one.address)}/{one.length}"
