@@ -1,6 +1,7 @@
 """The guard as the real daemon keeps it: what reaches a pod over a real vxlan device, and what does not."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -173,17 +174,36 @@ def test_two_nodes_talk_also_by_their_own_addresses(cluster, make_namespace):
             assert listening.recvfrom(100)[1][0] == source
 
 
-def test_a_daemon_that_stops_leaves_nothing_that_drops_and_the_next_one_guards_again(attack):
+def test_no_stranger_gets_in_while_the_daemon_restarts(attack):
     attacked = attack()
-    attacked.daemon.says("guard armed")
-    for _ in range(2):
+    for _ in range(3):
+        attacked.daemon.says("guard armed")
+        bombard(attacked)
         attacked.daemon.stop()
-        attacked.send(STRANGER, MEMBERS_POD, b"nobody guards")
-        assert attacked.came_before(b"last") == [b"nobody guards"]
-        assert MEMBER in members(attacked.node)
-        attacked.start().says("guard armed")
         bombard(attacked)
         assert attacked.came_before(b"last") == []
+        attacked.start()
+        bombard(attacked)
+        assert attacked.came_before(b"last") == []
+    attacked.daemon.says("guard armed")
+    # Nothing is left of the wait.
+    assert "awaited accept" not in members(attacked.node)
+
+
+def test_a_daemon_that_does_not_come_back_leaves_nothing_that_drops(attack):
+    attacked = attack()
+    attacked.daemon.says("guard armed")
+    attacked.daemon.stop()
+    text = members(attacked.node)
+    assert re.search(r"udp timeout (30|29)s expires \d+s", text), text
+    # Its time passes at once.
+    nft(attacked.node, "flush", "set", "inet", "flannel-guard-flannel.1", "awaited")
+    attacked.send(STRANGER, MEMBERS_POD, b"nobody guards")
+    assert attacked.came_before(b"last") == [b"nobody guards"]
+    assert MEMBER in members(attacked.node)
+    attacked.start().says("guard armed")
+    bombard(attacked)
+    assert attacked.came_before(b"last") == []
 
 
 def test_a_daemon_that_is_killed_leaves_it_armed_and_the_next_one_writes_nothing_again(attack):

@@ -1,8 +1,9 @@
 """The guard of the tunnel port: only members of the network get packets in, each from its own subnet.
 
 Owns when the guard is armed: never before all members that are known have been admitted, and what others have changed
-of its table is put right in that order as well. A daemon that stops disarms it: nobody would admit new members, and
-another daemon in its place knows nothing of it.
+of its table is put right in that order as well. A daemon that stops has it lapse a little later: in the meantime the
+next one arms it again; if none comes, nobody would admit new members, and another daemon in its place knows nothing of
+it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 DROP, LOG, OFF = "drop", "log", "off"
 _LOOK = 60.0
 """Seconds between two looks at what was dropped."""
+_LAPSE = 30.0
+"""Seconds that it stays armed without a daemon: a restart takes one, an upgrade by a package manager several."""
 _LULL = 0.1
 """Seconds between hearing of a change and looking."""
 
@@ -128,7 +131,7 @@ class Guard(EntrySource):
 
     def _disarm(self, table: GuardTable) -> None:
         try:
-            table.disarm()
+            table.disarm(_LAPSE)
         except KernelError as error:
             log.warning("guard stays armed: table=%s reason=%s; flannelctl cleanup removes it", table.name, error)
 

@@ -46,6 +46,9 @@ _UDP = b"\x11"
 _FRAGMENT_HEADER = b"\x2c"[0]
 _PORT_OFFSET = 2
 _KEYS_AT_ONCE = 1000
+_AWAITED = "awaited"
+"""The set that holds UDP as long as a daemon that was stopped is waited for."""
+_NFT_INET_PROTO = 12
 
 STRANGER, NO_IP, FOREIGN, FRAGMENT = "stranger", "no IP", "foreign inner source", "fragment"
 """Why a packet is dropped: its outer source is no member's; the frame holds no IP of the family; its inner source is
@@ -114,10 +117,26 @@ class GuardTable:
         self._execute(self._rewrite())
         return True
 
-    def disarm(self) -> None:
-        """Let everything in until it is armed again; who is admitted stays. Raises KernelError."""
+    def disarm(self, after: float = 0) -> None:
+        """Have it lapse after so many seconds unless it is armed again; who is admitted stays. Raises KernelError.
+
+        The kernel keeps the time. A guard that was not armed goes at once.
+        """
+        if not self._armed or not after:
+            self._armed = False
+            self._execute(self._take_away())
+            return
         self._armed = False
-        self._execute(self._take_away())
+        awaited = [
+            nf_tables.new_set(_INET, self._name, _AWAITED, 1, _NFT_INET_PROTO, flags=nf_tables.SET_TIMEOUT),
+            nf_tables.flush_set(_INET, self._name, _AWAITED),
+            nf_tables.change_elements(
+                nf_tables.NEWSETELEM, _INET, self._name, _AWAITED, [nf_tables.expiring_element(_UDP, after)]
+            ),
+        ]
+        has_lapsed = load_meta(nf_tables.META_L4PROTO), nf_tables.look_up(_AWAITED, inverted=True)
+        accept = self._rule("input", *has_lapsed, nf_tables.verdict(nf_tables.NF_ACCEPT))
+        self._execute([*self._take_away(), *awaited, *self._chain_requests(accept)])
 
     def read_counts(self) -> dict[str, int]:
         """Return how many packets were dropped, or would have been, by reason. Raises KernelError."""
@@ -183,13 +202,14 @@ class GuardTable:
         delete = [nf_tables.delete_chain(_INET, self._name, name) for name in names]
         return [*chains, *flush, *delete]
 
-    def _chain_requests(self) -> list[Request]:
+    def _chain_requests(self, *before: Request) -> list[Request]:
+        """Return what makes the chains; `before` are rules that come first."""
         chains = [
             nf_tables.new_chain(_INET, self._name, "input", "filter", _INPUT),
             nf_tables.new_chain(_INET, self._name, "tunnel"),
             nf_tables.new_chain(_INET, self._name, "fragment"),
         ]
-        return [*chains, *self._input_rules(), *self._fragment_rules(), *self._tunnel_rules()]
+        return [*chains, *before, *self._input_rules(), *self._fragment_rules(), *self._tunnel_rules()]
 
     def _rule(self, chain: str, *expressions: bytes, comment: str = "") -> Request:
         return nf_tables.append_rule(_INET, self._name, chain, *expressions, comment=comment)

@@ -63,6 +63,7 @@ SUBSYSTEM = 10
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
 SET_TABLE, SET_NAME = 1, 2
+SET_TIMEOUT = 0x10
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS_LIST = 1, 2, 3
 LIST_ELEMENT = 1
 _COUNTER_PACKETS = 2
@@ -156,15 +157,15 @@ def append_rule(family: int, table: str, chain: str, *expressions: bytes, commen
     return message(NEWRULE, family, *attributes, flags=netlink.NLM_F_CREATE | netlink.NLM_F_APPEND)
 
 
-def new_set(family: int, table: str, name: str, length: int, key_type: int) -> Request:
-    """Have a set whose keys are of this length in bytes.
+def new_set(family: int, table: str, name: str, length: int, key_type: int, *, flags: int = 0) -> Request:
+    """Have a set whose keys are of this length in bytes; with the flag `SET_TIMEOUT` its elements may expire.
 
     `key_type` is only what nft takes to show the keys: libnftables' numbers of types, 6 bits each.
     """
     attributes = (
         text(SET_TABLE, table),
         text(SET_NAME, name),
-        number(3, 0),
+        number(3, flags),
         number(4, key_type),
         number(5, length),
         # Unique within a batch; nothing of ours refers to a set but by name.
@@ -177,6 +178,18 @@ def element_head(length: int) -> bytes:
     """Return what comes before a key of this length in a list of elements: an element with a key with a value."""
     nested = netlink.NLA_F_NESTED
     return struct.pack("=HHHHHH", length + 12, LIST_ELEMENT | nested, length + 8, 1 | nested, length + 4, 1)
+
+
+def expiring_element(key: bytes, seconds: float) -> bytes:
+    """Write an element that the kernel takes out of its set after a time."""
+    value = netlink.encode_nested(1, netlink.encode_attribute(1, key))
+    timeout = netlink.encode_attribute(4, int(seconds * 1000).to_bytes(8, "big"))
+    return netlink.encode_nested(LIST_ELEMENT, value, timeout)
+
+
+def flush_set(family: int, table: str, name: str) -> Request:
+    """Take all elements out of a set."""
+    return message(DELSETELEM, family, text(ELEMENTS_TABLE, table), text(ELEMENTS_SET, name))
 
 
 def change_elements(kind: int, family: int, table: str, name: str, elements: Sequence[bytes]) -> Request:

@@ -29,7 +29,7 @@ class RefusedTable:
             raise KernelError(95, "write table", self.reasons.pop(0))
         return True
 
-    def disarm(self):
+    def disarm(self, after):
         pass
 
     def read_counts(self):

@@ -29,6 +29,7 @@ from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from flanneld_py.kernel.vxlan import vxlan_port
 from tests.host import number
 from tests.underlay_wire import FAR, NODE, Wire, ip, vxlan
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -325,6 +326,27 @@ def test_it_is_written_once_and_again_only_where_it_differs(wire):
     assert guarded.table.read() == []
     assert guarded.table.arm()
     assert not guarded.table.arm()
+
+
+def test_it_lapses_some_time_after_it_is_disarmed_unless_it_is_armed_again(wire, family):
+    guarded = Guarded(wire)
+    stranger = outer(family, FAR[family]) / vxlan(inner(family, POD[family]))
+    for _ in range(2):
+        guarded.table.disarm(3600)
+        assert arrives(guarded, family, [stranger]) == 0
+        # A time that is told again counts from then on.
+        assert guarded.table.arm()
+        guarded.table.disarm(0.2)
+        wait_until(lambda: arrives(guarded, family, [stranger]) == 1)
+        assert guarded.table.arm()
+        assert arrives(guarded, family, [stranger]) == 0
+        assert not guarded.table.arm()
+
+
+def test_without_a_time_it_is_disarmed_at_once(wire, family):
+    guarded = Guarded(wire)
+    guarded.table.disarm()
+    assert arrives(guarded, family, [outer(family, FAR[family]) / vxlan(inner(family, POD[family]))]) == 1
 
 
 def test_guards_are_known_by_name_and_taken_away_one_by_one(wire):
