@@ -187,7 +187,7 @@ def test_no_stranger_gets_in_while_the_daemon_restarts(attack):
         assert attacked.came_before(b"last") == []
     attacked.daemon.says("guard armed")
     # Nothing is left of the wait.
-    assert "awaited accept" not in members(attacked.node)
+    assert "awaited" not in members(attacked.node)
 
 
 def test_a_daemon_that_does_not_come_back_leaves_nothing_that_drops(attack):

@@ -115,6 +115,8 @@ class GuardTable:
         if self._opened.holds(_INET, self._name, self._chain_requests()):
             return False
         self._execute(self._rewrite())
+        # What is not there cannot be deleted.
+        self._execute([self._awaited_set(), nf_tables.delete_set(_INET, self._name, _AWAITED)])
         return True
 
     def disarm(self, after: float = 0) -> None:
@@ -128,7 +130,7 @@ class GuardTable:
             return
         self._armed = False
         awaited = [
-            nf_tables.new_set(_INET, self._name, _AWAITED, 1, _NFT_INET_PROTO, flags=nf_tables.SET_TIMEOUT),
+            self._awaited_set(),
             nf_tables.flush_set(_INET, self._name, _AWAITED),
             nf_tables.change_elements(
                 nf_tables.NEWSETELEM, _INET, self._name, _AWAITED, [nf_tables.expiring_element(_UDP, after)]
@@ -189,6 +191,9 @@ class GuardTable:
         family, length = one
         key_type = _NFT_TYPES[family] << 6 | _NFT_TYPES[family]
         return nf_tables.new_set(_INET, self._name, _set_name(family, length), 2 * _SIZES[family], key_type)
+
+    def _awaited_set(self) -> Request:
+        return nf_tables.new_set(_INET, self._name, _AWAITED, 1, _NFT_INET_PROTO, flags=nf_tables.SET_TIMEOUT)
 
     def _rewrite(self) -> list[Request]:
         """Take the chains away and write them anew: in one transaction, so the guard never sleeps."""

@@ -174,6 +174,11 @@ def new_set(family: int, table: str, name: str, length: int, key_type: int, *, f
     return message(NEWSET, family, *attributes, flags=netlink.NLM_F_CREATE)
 
 
+def delete_set(family: int, table: str, name: str) -> Request:
+    """Take a set away that no rule looks up."""
+    return message(DELSET, family, text(SET_TABLE, table), text(SET_NAME, name))
+
+
 def element_head(length: int) -> bytes:
     """Return what comes before a key of this length in a list of elements: an element with a key with a value."""
     nested = netlink.NLA_F_NESTED
