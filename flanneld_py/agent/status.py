@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.rule_keeper import RuleKeeper
     from flanneld_py.agent.startup import Node
     from flanneld_py.core.peer import Peer
+    from flanneld_py.core.peer_traffic import PeerTraffic
     from flanneld_py.store.subnet_manager import SubnetManager
 
 _STUCK_AFTER = 60.0
@@ -195,7 +196,10 @@ class NodeStatus:
         find = None if self._prober is None else self._prober.find_state
         return {
             "peers": [
-                _describe_peer(peer) | way | ({} if find is None else {"probed": find(peer.subnet)})
+                _describe_peer(peer)
+                | way
+                | _describe_traffic(node.backend.read_traffic(peer))
+                | ({} if find is None else {"probed": find(peer.subnet)})
                 for peer in reconciler.leases
             ]
         }
@@ -211,6 +215,10 @@ def _describe_peer(peer: Peer) -> dict[str, str]:
         "public_ip": format_address(peer.subnet.family, peer.public_ip),
         "mac": peer.vtep_mac.hex(":"),
     }
+
+
+def _describe_traffic(traffic: PeerTraffic | None) -> dict[str, Any]:
+    return {} if traffic is None else {"traffic": traffic._asdict()}
 
 
 def _text(address: object) -> str | None:

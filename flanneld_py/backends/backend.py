@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.entries import Entry, Route
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.peer import Peer
+    from flanneld_py.core.peer_traffic import PeerTraffic
     from flanneld_py.core.tunnel_port import TunnelPort
     from flanneld_py.kernel.device import Device
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -107,6 +108,10 @@ class Backend(EntrySource, Protocol):
     def devices(self, lease: Lease) -> dict[int, Device]:
         """Return the devices that the holder of this lease needs, by the address family that each carries."""
         ...
+
+    def read_traffic(self, peer: Peer) -> PeerTraffic | None:
+        """Return what this process itself has carried to and from a peer; None where it carries nothing."""
+        return None
 
     def read_peers(self, lease: Lease) -> tuple[Peer, ...]:
         """Return another node's lease as peers, one for each family; raise ValueError saying why it is none."""

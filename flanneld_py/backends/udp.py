@@ -24,7 +24,8 @@ from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
 from flanneld_py.kernel.route import default_metric
 from flanneld_py.kernel.tun import KIND, check_tun, make_tun, tun_options
-from flanneld_py.kernel.udp_tunnel import OVERHEAD, UdpTunnel, Ways, open_icmp, open_udp
+from flanneld_py.kernel.udp_tunnel import OVERHEAD, UdpTunnel, open_icmp, open_udp
+from flanneld_py.kernel.udp_ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.entries import Entry
     from flanneld_py.core.lease import Lease, LeaseAttrs
     from flanneld_py.core.network_config import NetworkConfig
+    from flanneld_py.core.peer_traffic import PeerTraffic
     from flanneld_py.core.plan import Operation
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.core.underlay import Uplink
@@ -94,6 +96,10 @@ class UdpBackend(Backend):
             self.follows_underlay = True
             return tuple(read_other_peers(lease, "udp", networks))
         return tuple(Peer(subnet, public_ip) for subnet, public_ip, _ in read_families(lease, networks))
+
+    def read_traffic(self, peer: Peer) -> PeerTraffic | None:
+        """Return what the data path has carried, without the tunnel's headers; None for a peer that needs no tunnel."""
+        return None if peer.direct_only else self._ways.read_traffic(peer.public_ip)
 
     def desired(self, peer: Peer, ground: Ground) -> tuple[Entry, ...]:
         """Return the entry of the data path's table that leads to a peer. Raises UnreachableError."""

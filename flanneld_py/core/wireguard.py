@@ -26,13 +26,18 @@ class Endpoint(NamedTuple):
 
 
 class WireguardPeer(NamedTuple):
-    """A peer as a device holds it; `keepalive` in seconds, 0 for none, `endpoint` None while nobody knows it."""
+    """A peer as a device holds it; `keepalive` in seconds, 0 for none, `endpoint` None while nobody knows it.
+
+    `received` and `sent` are bytes of WireGuard's own messages, since the peer is known to the device.
+    """
 
     public_key: bytes
     preshared_key: bytes
     endpoint: Endpoint | None
     keepalive: int
     allowed: tuple[Prefix, ...]
+    received: int = 0
+    sent: int = 0
 
 
 class WireguardState(NamedTuple):

@@ -23,7 +23,7 @@ from flanneld_py.ctl.node_view import read_node_view
 from flanneld_py.ctl.output import FAILED, OK, show, show_json
 from flanneld_py.ctl.own_interpreter import FOLDER as INTERPRETERS
 from flanneld_py.kernel import nexthop, route
-from flanneld_py.kernel.guard_table import TABLE_PREFIX
+from flanneld_py.kernel.guard_members import TABLE_PREFIX
 from flanneld_py.kernel.iptables import find_iptables
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.netlink_socket import NetlinkSocket

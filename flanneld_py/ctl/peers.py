@@ -10,6 +10,7 @@ from flanneld_py.ctl.daemon import NoDaemonError, add_daemon_flags, ask
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import Way, find_ways, read_node_view
 from flanneld_py.ctl.output import NOT_WELL, OK, Table, show, show_json
+from flanneld_py.ctl.traffic import RECEIVED, SENT, UNKNOWN, describe_traffic, read_counted, show_traffic
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
 def _run(options: argparse.Namespace) -> int:
     sock = NetlinkSocket()
     try:
-        ways = find_ways(read_node_view(sock))
+        view = read_node_view(sock)
     finally:
         sock.close()
     try:
@@ -43,11 +44,14 @@ def _run(options: argparse.Namespace) -> int:
     except NoDaemonError as error:
         print(f"flannelctl: {error}; this is what the kernel has", file=sys.stderr)
         told = None
-    rows = join(told, ways)
+    rows = join(told, find_ways(view))
     if options.peer:
         rows = [row for row in rows if matches(row, options.peer)]
         if not rows:
             raise CtlError(f"there is no peer {options.peer}; flannelctl peers lists them, flannelctl leases all nodes")
+    carried = {peer["subnet"]: peer.get("traffic") for peer in told or ()}
+    counted = read_counted(view.devices)
+    rows = [row | describe_traffic(row, carried.get(row["subnet"]), counted) for row in rows]
     if options.json:
         show_json(rows)
     else:
@@ -55,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     return OK if all(row["state"] == "ok" for row in rows) else NOT_WELL
 
 
-def join(told: Sequence[dict[str, str]] | None, ways: Iterable[Way]) -> list[dict[str, Any]]:
+def join(told: Sequence[dict[str, Any]] | None, ways: Iterable[Way]) -> list[dict[str, Any]]:
     """Put the daemon's peers (None where none answers) and the kernel's ways together, one row for each subnet."""
     by_subnet = {str(way.subnet): way for way in ways}
     for_all = [way for way in by_subnet.values() if way.kind == "tunnel" and not way.gateway]
@@ -71,13 +75,13 @@ def join(told: Sequence[dict[str, str]] | None, ways: Iterable[Way]) -> list[dic
     return rows
 
 
-def _find(peer: dict[str, str], by_subnet: Mapping[str, Way], for_all: Sequence[Way]) -> Way | None:
+def _find(peer: dict[str, Any], by_subnet: Mapping[str, Way], for_all: Sequence[Way]) -> Way | None:
     subnet = parse_prefix(peer["subnet"])
     return by_subnet.get(peer["subnet"]) or next((way for way in for_all if way.subnet.contains(subnet)), None)
 
 
 def _row(
-    subnet: str, public_ip: str, way: Way | None, problem: str | None, peer: dict[str, str] | None = None
+    subnet: str, public_ip: str, way: Way | None, problem: str | None, peer: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     if problem is None:
         problem = _compare(peer or {}, way)
@@ -98,7 +102,7 @@ def _lacks(way: Way) -> str:
     return f"no {way.missing[0]}" if way.missing else ""
 
 
-def _compare(peer: dict[str, str], way: Way | None) -> str:
+def _compare(peer: dict[str, Any], way: Way | None) -> str:
     if way is None:
         return "" if "way" in peer else "no route"
     if way.missing:
@@ -123,11 +127,11 @@ def matches(row: dict[str, Any], text: str) -> bool:
 
 
 def _describe(rows: Sequence[dict[str, Any]], *, one: bool) -> list[str | Table]:
+    shown = [show_traffic(row, whole=one) for row in rows]
     if one:
-        return [f"  {key:<10} {value}" for row in rows for key, value in row.items()]
+        return [f"  {key.replace('_', ' '):<10} {value}" for row in shown for key, value in row.items()]
     columns = ["subnet", "public_ip", "way", "device", "state"]
-    if any(row["probed"] for row in rows):
-        columns.append("probed")
-    table = Table("", [name.replace("_", " ") for name in columns], [[row[name] for name in columns] for row in rows])
+    columns += [name for name in ("probed", RECEIVED, SENT) if any(row[name] not in {"", UNKNOWN} for row in shown)]
+    table = Table("", [name.replace("_", " ") for name in columns], [[row[name] for name in columns] for row in shown])
     wrong = sum(row["state"] != "ok" for row in rows)
     return [table, f"{len(rows)} peers{f', {wrong} of them not as they should be' if wrong else ''}"]

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.prefix import IPV4, IPV6
-from flanneld_py.kernel.guard_table import TABLE_PREFIX
+from flanneld_py.kernel.guard_members import TABLE_PREFIX
 from flanneld_py.kernel.nf_tables_socket import NfTables
 from flanneld_py.kernel.nft_walk import BaseChain, NftWalk
 

@@ -10,15 +10,15 @@ no packet of the network at all. Only what it does not know is asked whether it 
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from flanneld_py.core.driver import driven_entry
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, host_mask
 from flanneld_py.core.tunnel_port import GUARD, admission
-from flanneld_py.kernel import errnos, netlink, nf_tables
+from flanneld_py.kernel import errnos, guard_members, nf_tables
 from flanneld_py.kernel.families import encode_address
+from flanneld_py.kernel.guard_members import INET, SIZES, TABLE_PREFIX, set_name
 from flanneld_py.kernel.nf_tables import NETWORK, TRANSPORT, compare, load, load_meta, mask
 from flanneld_py.kernel.nf_tables_socket import NfTables, drop_table, read_tables
 
@@ -28,20 +28,15 @@ if TYPE_CHECKING:
     from flanneld_py.core.entries import DrivenEntry
     from flanneld_py.core.plan import Operation
     from flanneld_py.core.tunnel_port import TunnelPort
-    from flanneld_py.kernel.netlink import Message, Request
+    from flanneld_py.kernel.netlink import Request
 
-TABLE_PREFIX = "flannel-guard-"
-
-_INET = nf_tables.NFPROTO_INET
 _INPUT = nf_tables.Hook(1, -150)
 _PROTOCOLS = {IPV4: nf_tables.NFPROTO_IPV4, IPV6: nf_tables.NFPROTO_IPV6}
 _ETHERTYPES = {IPV4: b"\x08\x00", IPV6: b"\x86\xdd"}
 _VERSIONS = {IPV4: b"\x40", IPV6: b"\x60"}
 _SOURCES = {IPV4: 12, IPV6: 8}
-_SIZES = {IPV4: 4, IPV6: 16}
 _SECOND = {IPV4: 9, IPV6: 2}
 """The register behind the first one, when that holds an address of the family."""
-_NFT_TYPES = {IPV4: 7, IPV6: 8}
 _UDP = b"\x11"
 _FRAGMENT_HEADER = b"\x2c"[0]
 _PORT_OFFSET = 2
@@ -86,12 +81,16 @@ class GuardTable:
 
     def read(self) -> list[DrivenEntry]:
         """Return who is admitted; makes the table, and the sets that it lacks. Raises KernelError."""
-        there = self._read_sets()
+        there = guard_members.read_sets(self._opened, self._name)
         self._lengths |= there
         missing = self._lengths - there
         if missing:
-            self._execute([nf_tables.new_table(_INET, self._name), *map(self._new_set, sorted(missing))])
-        return [entry for family, length in sorted(there) for entry in self._read_set(family, length)]
+            self._execute([nf_tables.new_table(INET, self._name), *map(self._new_set, sorted(missing))])
+        return [
+            admission(family, outer, Prefix(family, inner, length))
+            for family, length in sorted(there)
+            for outer, inner in guard_members.read_members(self._opened, self._name, family, length)
+        ]
 
     def apply(self, operations: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:
         """Carry out operations all together, or if that fails one by one; return what failed."""
@@ -112,11 +111,11 @@ class GuardTable:
         Fails where others have taken the sets away since they were filled: empty ones would admit nobody.
         """
         self._armed = True
-        if self._opened.holds(_INET, self._name, self._chain_requests()):
+        if self._opened.holds(INET, self._name, self._chain_requests()):
             return False
         self._execute(self._rewrite())
         # What is not there cannot be deleted.
-        self._execute([self._awaited_set(), nf_tables.delete_set(_INET, self._name, _AWAITED)])
+        self._execute([self._awaited_set(), nf_tables.delete_set(INET, self._name, _AWAITED)])
         return True
 
     def disarm(self, after: float = 0) -> None:
@@ -131,9 +130,9 @@ class GuardTable:
         self._armed = False
         awaited = [
             self._awaited_set(),
-            nf_tables.flush_set(_INET, self._name, _AWAITED),
+            nf_tables.flush_set(INET, self._name, _AWAITED),
             nf_tables.change_elements(
-                nf_tables.NEWSETELEM, _INET, self._name, _AWAITED, [nf_tables.expiring_element(_UDP, after)]
+                nf_tables.NEWSETELEM, INET, self._name, _AWAITED, [nf_tables.expiring_element(_UDP, after)]
             ),
         ]
         has_lapsed = load_meta(nf_tables.META_L4PROTO), nf_tables.look_up(_AWAITED, inverted=True)
@@ -142,35 +141,19 @@ class GuardTable:
 
     def read_counts(self) -> dict[str, int]:
         """Return how many packets were dropped, or would have been, by reason. Raises KernelError."""
-        request = nf_tables.get_rules(_INET, self._name)
+        request = nf_tables.get_rules(INET, self._name)
         counts = dict.fromkeys((STRANGER, NO_IP, FOREIGN, FRAGMENT), 0)
         for reason, packets in self._opened.dump(request, nf_tables.decode_count):
             if reason in counts:
                 counts[reason] += packets
         return counts
 
-    def _read_sets(self) -> set[tuple[int, int]]:
-        request = nf_tables.message(nf_tables.GETSET, _INET, nf_tables.text(nf_tables.SET_TABLE, self._name))
-        return {_parse_set(name) for name in self._opened.dump(request, _decode_set_name) if name}
-
-    def _read_set(self, family: int, length: int) -> list[DrivenEntry]:
-        named = (
-            nf_tables.text(nf_tables.ELEMENTS_TABLE, self._name),
-            nf_tables.text(nf_tables.ELEMENTS_SET, _set_name(family, length)),
-        )
-        layout = _ELEMENTS[family]
-        found: list[DrivenEntry] = []
-        request = nf_tables.message(nf_tables.GETSETELEM, _INET, *named)
-        for keys in self._opened.dump(request, layout.decode):
-            found += [_entry(family, length, outer, inner) for outer, inner in keys]
-        return found
-
     def _encode(self, operations: Sequence[Operation]) -> list[Request]:
         groups: dict[tuple[bool, int, int], list[bytes]] = {}
         for operation in operations:
             family, outer, inner = _admitted(operation)
-            key = _ELEMENTS[family].encode(outer, inner.address)
-            groups.setdefault((operation.delete, family, inner.length), []).append(key)
+            element = guard_members.encode_member(family, outer, inner.address)
+            groups.setdefault((operation.delete, family, inner.length), []).append(element)
         requests = []
         new = {(family, length) for _, family, length in groups} - self._lengths
         if new:
@@ -178,9 +161,10 @@ class GuardTable:
             requests += [self._new_set(one) for one in sorted(new)]
         for (delete, family, length), elements in groups.items():
             kind = nf_tables.DELSETELEM if delete else nf_tables.NEWSETELEM
+            name = set_name(family, length)
             for start in range(0, len(elements), _KEYS_AT_ONCE):
                 part = elements[start : start + _KEYS_AT_ONCE]
-                requests.append(nf_tables.change_elements(kind, _INET, self._name, _set_name(family, length), part))
+                requests.append(nf_tables.change_elements(kind, INET, self._name, name, part))
         # A set that no rule looks up admits nobody.
         return [*requests, *self._rewrite()] if new and self._armed else requests
 
@@ -188,12 +172,10 @@ class GuardTable:
         self._opened.execute(requests, f"write table {self._name}")
 
     def _new_set(self, one: tuple[int, int]) -> Request:
-        family, length = one
-        key_type = _NFT_TYPES[family] << 6 | _NFT_TYPES[family]
-        return nf_tables.new_set(_INET, self._name, _set_name(family, length), 2 * _SIZES[family], key_type)
+        return guard_members.new_members(self._name, *one)
 
     def _awaited_set(self) -> Request:
-        return nf_tables.new_set(_INET, self._name, _AWAITED, 1, _NFT_INET_PROTO, flags=nf_tables.SET_TIMEOUT)
+        return nf_tables.new_set(INET, self._name, _AWAITED, 1, _NFT_INET_PROTO, flags=nf_tables.SET_TIMEOUT)
 
     def _rewrite(self) -> list[Request]:
         """Take the chains away and write them anew: in one transaction, so the guard never sleeps."""
@@ -203,21 +185,21 @@ class GuardTable:
         # What is not there cannot be deleted; so it is made first.
         chains = [request for request in self._chain_requests() if request.kind == nf_tables.NEWCHAIN]
         names = ("input", "tunnel", "fragment")
-        flush = [nf_tables.flush_chain(_INET, self._name, name) for name in names]
-        delete = [nf_tables.delete_chain(_INET, self._name, name) for name in names]
+        flush = [nf_tables.flush_chain(INET, self._name, name) for name in names]
+        delete = [nf_tables.delete_chain(INET, self._name, name) for name in names]
         return [*chains, *flush, *delete]
 
     def _chain_requests(self, *before: Request) -> list[Request]:
         """Return what makes the chains; `before` are rules that come first."""
         chains = [
-            nf_tables.new_chain(_INET, self._name, "input", "filter", _INPUT),
-            nf_tables.new_chain(_INET, self._name, "tunnel"),
-            nf_tables.new_chain(_INET, self._name, "fragment"),
+            nf_tables.new_chain(INET, self._name, "input", "filter", _INPUT),
+            nf_tables.new_chain(INET, self._name, "tunnel"),
+            nf_tables.new_chain(INET, self._name, "fragment"),
         ]
         return [*chains, *before, *self._input_rules(), *self._fragment_rules(), *self._tunnel_rules()]
 
     def _rule(self, chain: str, *expressions: bytes, comment: str = "") -> Request:
-        return nf_tables.append_rule(_INET, self._name, chain, *expressions, comment=comment)
+        return nf_tables.append_rule(INET, self._name, chain, *expressions, comment=comment)
 
     def _refuse(self, chain: str, reason: str, *expressions: bytes) -> Request:
         code = nf_tables.NF_DROP if self._plan.drop else nf_tables.NF_ACCEPT
@@ -279,7 +261,8 @@ class GuardTable:
                 mask(_mask_of(family, prefix.length)),
                 compare(encode_address(family, prefix.address)),
             )
-            rules.append(self._rule("tunnel", *self._holds(family), *_is_member(family), *lies_in, accept))
+            # Looked up last: so a packet is counted once.
+            rules.append(self._rule("tunnel", *self._holds(family), *lies_in, *_is_member(family), accept))
         for family in self._plan.families:
             rules.append(self._refuse("tunnel", STRANGER, *_is_family(family), *_is_member(family, inverted=True)))
             rules += [self._refuse("tunnel", NO_IP, *_is_family(family), *test) for test in self._is_no(family)]
@@ -299,7 +282,7 @@ class GuardTable:
         return (self._inner_is(family, equal=False),)
 
     def _load_inner(self, family: int, register: int) -> bytes:
-        return load(TRANSPORT, self._plan.port.ip_offset + _SOURCES[family], _SIZES[family], register)
+        return load(TRANSPORT, self._plan.port.ip_offset + _SOURCES[family], SIZES[family], register)
 
     def _looks_up(self, family: int, length: int) -> tuple[bytes, ...]:
         second = _SECOND[family]
@@ -308,48 +291,8 @@ class GuardTable:
             _load_outer(family),
             self._load_inner(family, second),
             *masked,
-            nf_tables.look_up(_set_name(family, length)),
+            nf_tables.look_up(set_name(family, length)),
         )
-
-
-class _Elements:
-    """How a family's elements are laid out: a list of (list element (key (value))), all of one size."""
-
-    def __init__(self, family: int) -> None:
-        self._size = size = _SIZES[family]
-        # Addresses of 4 bytes are read as numbers straight away.
-        self._layout = struct.Struct(">12sII" if size == 4 else f">12s{size}s{size}s")
-        whole = self._layout.size
-        # The kernel marks nothing as nested here.
-        self._head = struct.pack("=HHHHHH", whole, 1, whole - 4, 1, whole - 8, 1)
-        self._written_head = nf_tables.element_head(2 * size)
-
-    def encode(self, outer: int, inner: int) -> bytes:
-        """Write an element."""
-        size = self._size
-        return self._written_head + outer.to_bytes(size, "big") + inner.to_bytes(size, "big")
-
-    def decode(self, message: Message) -> list[tuple[int, int]]:
-        """Read the elements of a message as (outer, inner)."""
-        listed = netlink.decode_attributes(message.payload, nf_tables.GENERIC.size).get(nf_tables.ELEMENTS_LIST)
-        if listed is None:
-            return []
-        if len(listed) % self._layout.size == 0:
-            parts = list(self._layout.iter_unpack(listed))
-            if all(head == self._head for head, _, _ in parts):
-                return [(_number(outer), _number(inner)) for _, outer, inner in parts]
-        return [self._split(value) for _, _, value in netlink.walk_attributes(listed)]
-
-    def _split(self, element: memoryview) -> tuple[int, int]:
-        key = bytes(netlink.decode_attributes(netlink.decode_attributes(element)[1])[1])
-        return _number(key[: self._size]), _number(key[self._size :])
-
-
-def _number(value: int | bytes) -> int:
-    return value if isinstance(value, int) else int.from_bytes(value, "big")
-
-
-_ELEMENTS = {family: _Elements(family) for family in _SIZES}
 
 
 def read_guards() -> set[str]:
@@ -360,30 +303,11 @@ def read_guards() -> set[str]:
 
 def drop_guard(name: str) -> None:
     """Take a guard's table away; having none is no error. Raises KernelError."""
-    drop_table(_INET, TABLE_PREFIX + name)
+    drop_table(INET, TABLE_PREFIX + name)
 
 
 def _admitted(operation: Operation) -> tuple[int, int, Prefix]:
     return cast("tuple[int, int, Prefix]", driven_entry(operation).key)
-
-
-def _entry(family: int, length: int, outer: int, inner: int) -> DrivenEntry:
-    return admission(family, outer, Prefix(family, inner, length))
-
-
-def _set_name(family: int, length: int) -> str:
-    return f"members{family}-{length}"
-
-
-def _parse_set(name: str) -> tuple[int, int]:
-    family, _, length = name.removeprefix("members").partition("-")
-    return int(family), int(length)
-
-
-def _decode_set_name(message: Message) -> str:
-    attributes = netlink.decode_attributes(message.payload, nf_tables.GENERIC.size)
-    name = netlink.decode_text(attributes[nf_tables.SET_NAME])
-    return name if name.startswith("members") else ""
 
 
 def _is_family(family: int) -> tuple[bytes, bytes]:
@@ -391,13 +315,13 @@ def _is_family(family: int) -> tuple[bytes, bytes]:
 
 
 def _load_outer(family: int, register: int = nf_tables.FIRST) -> bytes:
-    return load(NETWORK, _SOURCES[family], _SIZES[family], register)
+    return load(NETWORK, _SOURCES[family], SIZES[family], register)
 
 
 def _is_member(family: int, *, inverted: bool = False) -> tuple[bytes, ...]:
     """Test that the outer source is a member's: each is admitted with itself as inner source."""
     both = _load_outer(family), _load_outer(family, _SECOND[family])
-    return *both, nf_tables.look_up(_set_name(family, bits(family)), inverted=inverted)
+    return *both, nf_tables.look_up(set_name(family, bits(family)), inverted=inverted)
 
 
 def _mask_of(family: int, length: int) -> bytes:

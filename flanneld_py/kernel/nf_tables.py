@@ -62,11 +62,12 @@ SUBSYSTEM = 10
 
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
-SET_TABLE, SET_NAME = 1, 2
+SET_TABLE, SET_NAME, _SET_EXPRESSION = 1, 2, 17
 SET_TIMEOUT = 0x10
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS_LIST = 1, 2, 3
 LIST_ELEMENT = 1
-_COUNTER_PACKETS = 2
+ELEMENT_EXPRESSION = 7
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _COMMENT = 0
 """NFTNL_UDATA_RULE_COMMENT: what nft shows as a rule's comment (libnftnl, udata.h)."""
 
@@ -157,10 +158,13 @@ def append_rule(family: int, table: str, chain: str, *expressions: bytes, commen
     return message(NEWRULE, family, *attributes, flags=netlink.NLM_F_CREATE | netlink.NLM_F_APPEND)
 
 
-def new_set(family: int, table: str, name: str, length: int, key_type: int, *, flags: int = 0) -> Request:
+def new_set(
+    family: int, table: str, name: str, length: int, key_type: int, *, flags: int = 0, counted: bool = False
+) -> Request:
     """Have a set whose keys are of this length in bytes; with the flag `SET_TIMEOUT` its elements may expire.
 
-    `key_type` is only what nft takes to show the keys: libnftables' numbers of types, 6 bits each.
+    If they are `counted`, they count what is looked up by them; kernels before 5.7 pass over that. `key_type` is only
+    what nft takes to show the keys: libnftables' numbers of types, 6 bits each.
     """
     attributes = (
         text(SET_TABLE, table),
@@ -170,6 +174,7 @@ def new_set(family: int, table: str, name: str, length: int, key_type: int, *, f
         number(5, length),
         # Unique within a batch; nothing of ours refers to a set but by name.
         number(10, sum(name.encode())),
+        *((netlink.encode_nested(_SET_EXPRESSION, text(1, "counter")),) if counted else ()),
     )
     return message(NEWSET, family, *attributes, flags=netlink.NLM_F_CREATE)
 
@@ -277,10 +282,19 @@ def decode_count(answer: Message) -> tuple[str, int]:
     said = bytes(attributes.get(RULE_USERDATA, b""))
     comment = said[2:].rstrip(b"\0").decode(errors="replace") if said[:1] == bytes((_COMMENT,)) else ""
     for _, _, value in netlink.walk_attributes(attributes.get(RULE_EXPRESSIONS, memoryview(b""))):
-        part = netlink.decode_attributes(value)
-        if netlink.decode_text(part[1]) == "counter":
-            return comment, int.from_bytes(netlink.decode_attributes(part[2])[_COUNTER_PACKETS], "big")
+        counted = decode_counter(value)
+        if counted is not None:
+            return comment, counted[0]
     return comment, 0
+
+
+def decode_counter(value: memoryview) -> tuple[int, int] | None:
+    """Read an expression as the packets and bytes that it has counted; None if it is no counter."""
+    part = netlink.decode_attributes(value)
+    if netlink.decode_text(part[1]) != "counter":
+        return None
+    counted = netlink.decode_attributes(part[2])
+    return int.from_bytes(counted[_COUNTER_PACKETS], "big"), int.from_bytes(counted[_COUNTER_BYTES], "big")
 
 
 def decode_table(answer: Message) -> tuple[int, str]:

@@ -28,11 +28,12 @@ from flanneld_py.core.ip_packet import (
     make_icmp_error,
     may_fragment,
 )
-from flanneld_py.core.prefix import IPV4, bits, format_address
+from flanneld_py.core.prefix import IPV4, format_address
 from flanneld_py.kernel.tun import attach_tun
+from flanneld_py.kernel.udp_ways import UNKNOWN
 
 if TYPE_CHECKING:
-    from flanneld_py.core.prefix import Prefix
+    from flanneld_py.kernel.udp_ways import Way, Ways
 
 log = logging.getLogger(__name__)
 
@@ -58,53 +59,8 @@ _MOST_SEGMENTS = 64
 _SOCKET_BUFFER = 1 << 22
 _IPV4_FIRST = 0x40
 _IPV4_LAST = 0x50
-_CACHED_WAYS = 1 << 16
 _ATTACH_PAUSE = 0.02
 """Seconds between two looks for the device, which the reconciler makes and makes again."""
-
-_Way = tuple[str, int]
-_UNKNOWN: _Way = ("", 0)
-
-
-class Ways:
-    """Which node holds an address: the peers' subnets, written by one thread, read by another."""
-
-    def __init__(self, port: int) -> None:
-        """Begin empty; all nodes listen on `port`."""
-        self._port = port
-        self._by_length: dict[int, dict[int, _Way]] = {}
-        self.cache: dict[bytes, _Way] = {}
-        """What has been looked up, by the bytes of the address; another object after each change."""
-        self.peers: dict[Prefix, int] = {}
-
-    def put(self, subnet: Prefix, public_ip: int) -> None:
-        """Send what is for a subnet to a node."""
-        self.peers[subnet] = public_ip
-        shift = bits(IPV4) - subnet.length
-        way = (format_address(IPV4, public_ip), self._port)
-        self._by_length.setdefault(subnet.length, {})[subnet.address >> shift] = way
-        self.cache = {}
-
-    def remove(self, subnet: Prefix) -> None:
-        """Send what is for a subnet nowhere."""
-        if self.peers.pop(subnet, None) is not None:
-            del self._by_length[subnet.length][subnet.address >> (bits(IPV4) - subnet.length)]
-            self.cache = {}
-
-    def find(self, address: bytes) -> _Way:
-        """Return where an address is, by the longest prefix; _UNKNOWN for nowhere."""
-        number = int.from_bytes(address, "big")
-        cache = self.cache
-        for length, table in sorted(self._by_length.items(), reverse=True):
-            way = table.get(number >> (bits(IPV4) - length))
-            if way is not None:
-                break
-        else:
-            return _UNKNOWN
-        if len(cache) >= _CACHED_WAYS:
-            cache.clear()
-        cache[address] = way
-        return way
 
 
 class UdpTunnel:
@@ -161,7 +117,7 @@ class UdpTunnel:
         packets = bytearray(_MOST_BYTES + mtu)
         view = memoryview(packets)
         start = end = size = count = 0
-        way = _UNKNOWN
+        way = UNKNOWN
         readable = select.poll()
         readable.register(tun, select.POLLIN)
         while True:
@@ -179,7 +135,7 @@ class UdpTunnel:
                 continue
             address = view[end + 16 : end + 20].tobytes()
             towards = ways.cache.get(address) or ways.find(address)
-            if towards is _UNKNOWN:
+            if towards is UNKNOWN:
                 self._answer(view[end : end + length], ICMP_UNREACHABLE, NET_UNREACHABLE)
                 continue
             if not decrement_ttl(packets, end):
@@ -198,26 +154,35 @@ class UdpTunnel:
                 self._send(view[start:end], size, way)
                 start = end = count = 0
 
-    def _send(self, packets: memoryview, size: int, way: _Way) -> None:
+    def _send(self, packets: memoryview, size: int, way: Way) -> None:
         """Send packets of one size, the last of which may be shorter."""
+        length = len(packets)
         try:
-            if len(packets) <= size:
+            if length <= size:
                 self._socket.sendto(packets, way)
-                return
-            if self._can_segment:
+            elif self._can_segment:
                 self._socket.sendmsg((packets,), ((socket.SOL_UDP, _UDP_SEGMENT, _SEGMENT.pack(size)),), 0, way)
+            else:
+                self._send_each(packets, size, way)
                 return
         except OSError as error:
-            if len(packets) <= size:
+            if length <= size:
                 self._note_unsent(packets, way, error)
                 return
             # EIO: the uplink leaves checksums to us; EINVAL: a segment does not fit the path, or no such option.
             if error.errno in {errno.EIO, errno.ENOPROTOOPT}:
                 self._can_segment = False
+            self._send_each(packets, size, way)
+            return
+        counted = self._ways.carried[way[0]]
+        counted[2] += length
+        counted[3] += -(-length // size)
+
+    def _send_each(self, packets: memoryview, size: int, way: Way) -> None:
         for start in range(0, len(packets), size):
             self._send(packets[start : start + size], size, way)
 
-    def _note_unsent(self, packet: memoryview, way: _Way, error: OSError) -> None:
+    def _note_unsent(self, packet: memoryview, way: Way, error: OSError) -> None:
         if error.errno != errno.EMSGSIZE:
             # As from a peer that is just restarting, or an uplink that is down: packets get lost then.
             log.debug("packet not sent: to=%s reason=%s", way[0], error.strerror)
@@ -236,14 +201,19 @@ class UdpTunnel:
         """Give the device what comes from other nodes."""
         packets = bytearray(1 << 16)
         view = memoryview(packets)
+        carried = self._ways.carried
         while True:
             try:
-                length, ancillary, _, _ = self._socket.recvmsg_into((packets,), _ANCILLARY)
+                length, ancillary, _, source = self._socket.recvmsg_into((packets,), _ANCILLARY)
             except OSError as error:
                 # An unconnected socket is told of what it could not send, too.
                 log.debug("nothing received: reason=%s", error.strerror)
                 continue
             size = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else length
+            counted = carried.get(source[0])
+            if counted is not None and size:
+                counted[0] += length
+                counted[1] += -(-length // size)
             for start in range(0, length, size or 1):
                 end = min(start + size, length)
                 if end - start < IPV4_HEADER or not _IPV4_FIRST <= packets[start] < _IPV4_LAST:
@@ -295,7 +265,7 @@ def open_icmp(address: str) -> socket.socket:
     return opened
 
 
-def read_path_mtu(way: _Way) -> int:
+def read_path_mtu(way: Way) -> int:
     """Return what the kernel knows to be the largest packet that gets to a node, in bytes. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(way)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.errors import KernelError
@@ -36,6 +37,8 @@ WGPEER_A_PRESHARED_KEY = 2
 WGPEER_A_FLAGS = 3
 WGPEER_A_ENDPOINT = 4
 WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL = 5
+WGPEER_A_RX_BYTES = 7
+WGPEER_A_TX_BYTES = 8
 WGPEER_A_ALLOWEDIPS = 9
 WGPEER_F_REMOVE_ME = 1
 WGPEER_F_REPLACE_ALLOWEDIPS = 2
@@ -173,7 +176,13 @@ def _decode_peer(found: dict[int, memoryview]) -> WireguardPeer:
         None if endpoint is None else decode_sockaddr(endpoint),
         0 if keepalive is None else netlink.decode_u16(keepalive),
         tuple(_decode_prefix(netlink.decode_attributes(data)) for _, _, data in allowed),
+        *(_decode_bytes(found.get(kind, _EMPTY)) for kind in (WGPEER_A_RX_BYTES, WGPEER_A_TX_BYTES)),
     )
+
+
+def _decode_bytes(value: memoryview) -> int:
+    # 64 bits in the machine's byte order; no bytes are 0.
+    return int.from_bytes(value, sys.byteorder)
 
 
 def _decode_prefix(found: dict[int, memoryview]) -> Prefix:

@@ -118,6 +118,8 @@ def _decode_peer(section: dict[str, list[str]]) -> WireguardPeer:
         None if endpoint is None else _decode_endpoint(endpoint[0]),
         int(section.get("persistent_keepalive_interval", ["0"])[0]),
         tuple(parse_prefix(text) for text in section.get("allowed_ip", ())),
+        int(section.get("rx_bytes", ["0"])[0]),
+        int(section.get("tx_bytes", ["0"])[0]),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -66,8 +67,34 @@ def test_status_and_peers_of_a_running_daemon(pair):
             "gateway": key.partition("-")[0],
             "mac": vtep_mac(two),
             "remote": two.address,
+            "received_bytes": 0,
+            "received_packets": 0,
+            "sent_bytes": None,
+            "sent_packets": None,
+            "counted_by": "guard",
         }
     ]
+
+
+def test_what_the_guard_let_in_from_a_peer(pair):
+    one, two, _ = pair
+    wait_until(lambda: "guard armed" in one.daemons[-1].log)
+    target = json.loads(run(one, "status", "--json")[1])["lease"]["key"].partition("-")[0]
+
+    def send():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            sending.sendto(b"x" * 1000, (target, 9))
+
+    two.namespace.run(send)
+    # Outer headers of 20, 8 and 8 bytes, and inner ones of 14, 20 and 8.
+    size, packets = 1078, 1
+    wait_until(lambda: json.loads(run(one, "peers", "--json")[1])[0]["received_bytes"] == size)
+    assert json.loads(run(one, "peers", "--json")[1])[0]["received_packets"] == packets
+    _, table, _ = run(one, "peers")
+    assert table.splitlines()[0].split() == ["SUBNET", "PUBLIC", "IP", "WAY", "DEVICE", "STATE", "RECEIVED"]
+    assert table.splitlines()[1].endswith("1.08 kB")
+    whole = run(one, "peers", two.address)[1]
+    assert "received   1.08 kB in 1 packets\n  sent       -\n  counted by guard\n" in whole
 
 
 def test_the_store_is_found_by_the_daemon(pair):

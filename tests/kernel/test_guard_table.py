@@ -12,9 +12,12 @@ from scapy.packet import Raw
 
 from flanneld_py.core.entries import DrivenEntry, Kind
 from flanneld_py.core.errors import KernelError
+from flanneld_py.core.peer_traffic import PeerTraffic
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import Prefix, bits, parse_prefix
 from flanneld_py.core.tunnel_port import TunnelPort, admission
+from flanneld_py.kernel import nf_tables
+from flanneld_py.kernel.guard_members import read_received
 from flanneld_py.kernel.guard_table import (
     FOREIGN,
     FRAGMENT,
@@ -297,6 +300,43 @@ def test_entries_are_read_back_as_they_were_written(wire):
     )
     assert "172.30.0.77 . 10.5.7.0" in listed.stdout
     assert "fd30::77 . fd42:0:0:7::" in listed.stdout
+
+
+def test_what_is_let_in_is_counted_once_by_who_sent_it(wire, family):
+    guarded = Guarded(wire)
+    admitted = guarded.table.read()
+    packets = [
+        outer(family, MEMBER[family]) / vxlan(inner(family, POD[family])),
+        outer(family, MEMBER[family]) / vxlan(inner(family, MEMBER[family])),
+        outer(family, MEMBER[family]) / vxlan(inner(family, ALLOWED_HOST[family])),
+        outer(family, MEMBER[family]) / vxlan(inner(family, OTHER_POD[family])),
+        outer(family, FAR[family]) / vxlan(inner(family, POD[family])),
+    ]
+    last = outer(family, OTHER[family]) / vxlan(inner(family, OTHER_POD[family], b"the last one"))
+    assert arrives(guarded, family, packets, sentinel=last) == 3
+    counted = wire.node.run(read_received, "flannel.1")
+    member, other = ((family, number(address[family])) for address in (MEMBER, OTHER))
+    came = {key: traffic for key, traffic in counted.items() if traffic.received_packets}
+    assert came == {
+        member: PeerTraffic(sum(len(bytes(packet)) for packet in packets[:3]), 3),
+        other: PeerTraffic(len(bytes(last)), 1),
+    }
+    assert set(counted) == {(kind, number(host[kind])) for kind in (4, 6) for host in (MEMBER, OTHER)}
+    # Who is admitted is the same, and admitting again does not set the counters back.
+    assert guarded.table.read() == admitted
+    assert not guarded.table.arm()
+    guarded.admit(family, MEMBER[family], SUBNET[family])
+    assert wire.node.run(read_received, "flannel.1") == counted
+    assert wire.node.run(read_received, "flannel.9") == {}
+
+
+def test_what_counts_nothing_is_read_all_the_same(wire, monkeypatch):
+    """As with a kernel before 5.7, which passes over what is said of counting."""
+    new_set = nf_tables.new_set
+    monkeypatch.setattr(nf_tables, "new_set", lambda *given, **kinds: new_set(*given, **kinds | {"counted": False}))
+    guarded = Guarded(wire)
+    assert len(guarded.table.read()) == 8
+    assert wire.node.run(read_received, "flannel.1") == {}
 
 
 def test_many_at_once_and_those_that_are_gone(wire):

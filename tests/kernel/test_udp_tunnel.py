@@ -14,11 +14,13 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from flanneld_py.core.ip_packet import checksum
+from flanneld_py.core.peer_traffic import PeerTraffic
 from flanneld_py.core.prefix import host_prefix, parse_interface
 from flanneld_py.kernel.device import Device, ensure_device
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.tun import KIND, attach_tun, make_tun, tun_options
-from flanneld_py.kernel.udp_tunnel import UdpTunnel, Ways, open_icmp, open_udp
+from flanneld_py.kernel.udp_tunnel import UdpTunnel, open_icmp, open_udp
+from flanneld_py.kernel.udp_ways import Ways
 from tests.agent.on_demand_node import FAR_ADDRESS, PEERS, NodeHost
 from tests.host import ADDRESS, number, parse_prefix
 from tests.waiting import wait_until
@@ -170,6 +172,28 @@ def test_burst_comes_in(node):
         segment = (socket.SOL_UDP, 103, len(packets[0]).to_bytes(2, "little"))
         node.far.sendmsg((b"".join(packets),), (segment,), 0, (ADDRESS, PORT))
         assert [inner.recv(1000)[0] for _ in packets] == list(range(40))
+
+
+def test_what_goes_and_comes_is_counted_by_node(node):
+    node.ways.put(parse_prefix("10.5.3.0/24"), number(SECOND))
+    packet = bytes(IP(src="10.5.2.9", dst=OWN) / UDP(sport=5000, dport=6000) / Raw(b"x" * 900))
+    peer = node.far_namespace.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+    peer.bind((PEER, 0))
+    with node.open_inner(6000) as inner, peer:
+        segment = (socket.SOL_UDP, 103, len(packet).to_bytes(2, "little"))
+        peer.sendmsg((packet * 7,), (segment,), 0, (ADDRESS, PORT))
+        # What comes from nobody's address is carried, for to refuse it is the guard's, and counted as nobody's.
+        node.far.sendto(packet, (ADDRESS, PORT))
+        for _ in range(8):
+            assert len(inner.recv(1000)) == 900
+        for place in ("10.5.2.9", "10.5.3.9", "10.5.3.9"):
+            inner.sendto(b"y" * 100, (place, 6000))
+        for _ in range(3):
+            node.receive()
+    wait_until(lambda: node.ways.read_traffic(number(SECOND)).sent_packets == 2)
+    assert node.ways.read_traffic(number(PEER)) == PeerTraffic(7 * len(packet), 7, 128, 1)
+    assert node.ways.read_traffic(number(SECOND)) == PeerTraffic(0, 0, 256, 2)
+    assert node.ways.read_traffic(number(FAR_ADDRESS)) == PeerTraffic()
 
 
 def test_what_is_no_ipv4_packet_is_passed_over(node):

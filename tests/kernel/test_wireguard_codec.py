@@ -1,5 +1,6 @@
 """What is written to WireGuard and read from it, in both languages; dissected by pyroute2's own description."""
 
+import struct
 from io import StringIO
 
 from hypothesis import given
@@ -39,7 +40,7 @@ def test_state_by_socket():
     text = (
         f"private_key={KEY.hex()}\nlisten_port=51820\nfwmark=0\n"
         f"public_key={PEER.hex()}\npreshared_key={SECRET.hex()}\nprotocol_version=1\nendpoint=[fe80::1%eth0]:7\n"
-        "last_handshake_time_sec=0\ntx_bytes=0\npersistent_keepalive_interval=25\n"
+        "last_handshake_time_sec=0\ntx_bytes=7000000000\nrx_bytes=92\npersistent_keepalive_interval=25\n"
         "allowed_ip=10.5.2.0/24\nallowed_ip=fd42:0:0:2::/64\n"
         f"public_key={SECRET.hex()}\nerrno=0\n\n"
     )
@@ -48,7 +49,7 @@ def test_state_by_socket():
         KEY,
         51820,
         (
-            WireguardPeer(PEER, SECRET, Endpoint(IPV6, number("fe80::1"), 7), 25, (SUBNET, SUBNET6)),
+            WireguardPeer(PEER, SECRET, Endpoint(IPV6, number("fe80::1"), 7), 25, (SUBNET, SUBNET6), 92, 7_000_000_000),
             WireguardPeer(SECRET, NO_KEY, None, 0, ()),
         ),
     )
@@ -89,6 +90,20 @@ def test_state_by_netlink():
             WireguardPeer(SECRET, NO_KEY, SIX, 0, (SUBNET6,)),
         ),
     )
+
+
+def test_traffic_by_netlink():
+    fields = (
+        netlink.encode_attribute(wireguard_netlink.WGPEER_A_PUBLIC_KEY, PEER),
+        # As the kernel pads numbers of 64 bits.
+        netlink.encode_attribute(10, b""),
+        netlink.encode_attribute(7, struct.pack("=Q", 92)),
+        netlink.encode_attribute(8, struct.pack("=Q", 7_000_000_000)),
+    )
+    peers = netlink.encode_nested(wireguard_netlink.WGDEVICE_A_PEERS, netlink.encode_nested(0, *fields))
+    message = netlink.Message(30, 0, 1, 0, memoryview(bytes(4) + peers))
+    [peer] = wireguard_netlink.decode_state([message]).peers
+    assert (peer.received, peer.sent) == (92, 7_000_000_000)
 
 
 def test_peer_that_goes_on_in_the_next_message():
