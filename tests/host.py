@@ -42,9 +42,13 @@ class Host:
 
     def _has_ipv6(self):
         # The kernel takes an IPv6 address into use in its own time as well, and a monitor would hear of it.
-        local = self.do(lambda ipr: list(ipr.get_routes(family=10, table=255)))
-        in_use = {route.get_attr("RTA_DST") for route in local}
+        in_use = self.local_addresses(IPV6)
         return {text.partition("/")[0] for text in self.addresses(self.uplink) if ":" in text} <= in_use
+
+    def local_addresses(self, family):
+        """The addresses that the host takes packets for."""
+        local = self.do(lambda ipr: list(ipr.get_routes(family=2 if family == IPV4 else 10, table=255)))
+        return {route.get_attr("RTA_DST") for route in local}
 
     def close(self):
         self.sock.close()

@@ -19,6 +19,7 @@ from pyroute2 import IPRoute
 from flanneld_py.kernel.guard_table import read_guards
 from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from tests.host import IPV4, Host
+from tests.pod_packets import Echo, ask, pod_address
 from tests.store.etcd_server import EtcdServer
 from tests.waiting import wait_until
 
@@ -445,13 +446,9 @@ def test_two_networks_on_the_same_nodes(cluster):
         base = daemons[1].key.partition("-")[0]
         wait_until(lambda: one.routes().get(f"{base}/24", ())[1:3] == (base, one.index(device)))  # noqa: B023
         wait_until(lambda: f"{daemons[0].key.partition('-')[0]}/24" in two.routes())  # noqa: B023
-        addresses = [pod_address(node, daemon) for node, daemon in zip(nodes, daemons, strict=True)]
-        ready = threading.Event()
-        server = echo_once(two, addresses[1], ready)
-        server.start()
-        assert ready.wait(20)
-        assert ask(one, *addresses) == b"first"
-        server.join()
+        source, target = (pod_address(node, daemon, IPV4) for node, daemon in zip(nodes, daemons, strict=True))
+        with Echo(two, IPV4, target):
+            assert ask(one, source, IPV4, target) == b"first"
     assert second[0].subnet_env["FLANNEL_NETWORK"] == "10.7.0.0/16"
     assert first[0].process.poll() is second[0].process.poll() is None
 
@@ -577,125 +574,6 @@ def test_systemd_is_told_when_it_is_ready(cluster, tmp_path):
         daemon = cluster.add_node().start(NOTIFY_SOCKET=str(path))
         assert listener.recv(100) == b"READY=1"
         assert daemon.subnet_file.exists()
-
-
-# On demand
-
-
-def echo_once(node, address, ready):
-    """Answer one packet to an address that the node takes for its own, as a pod there would."""
-
-    def serve():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-            server.settimeout(20)
-            server.bind((address, 7))
-            ready.set()
-            data, sender = server.recvfrom(100)
-            server.sendto(data, sender)
-
-    return threading.Thread(target=node.namespace.run, args=(serve,))
-
-
-def ask(node, source, address):
-    """Send one packet, once, and return the answer to it; it goes by the tunnel in both directions."""
-
-    def send():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(20)
-            client.bind((source, 0))
-            client.connect((address, 7))
-            client.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
-            client.send(b"first")
-            return client.recv(100)
-
-    return node.namespace.run(send)
-
-
-def pod_address(node, daemon):
-    """An address of the node's subnet that is in use on the node."""
-    address = daemon.key.partition("-")[0].rpartition(".")[0] + ".9"
-    node.do(lambda ipr: ipr.addr("add", index=ipr.link_lookup(ifname="lo")[0], address=address, prefixlen=32))
-    return address
-
-
-def test_on_demand_the_first_packet_is_answered(cluster):
-    one, two, third = (cluster.add_node() for _ in range(3))
-    first, second = (node.start("--on-demand").is_ready() for node in (one, two))
-    third.start().is_ready()
-    for node in (one, two):
-        assert node.fdb(node.index("flannel.1")) == {}
-        assert node.routes()["10.5.0.0/16"] == (119, None, node.index("flannel.1"), False)
-    addresses = [pod_address(one, first), pod_address(two, second)]
-    ready = threading.Event()
-    server = echo_once(two, addresses[1], ready)
-    server.start()
-    assert ready.wait(20)
-    assert ask(one, *addresses) == b"first"
-    server.join()
-    wait_until(lambda: leads_to(one, two, second.key) and leads_to(two, one, first.key))
-    assert one.fdb(one.index("flannel.1")).keys() == {vtep_mac(two)}
-    assert first.stop() == 0
-    assert leads_to(one, two, second.key)
-    again = one.start("--on-demand").is_ready()
-    assert leads_to(one, two, second.key)
-    assert again.key == first.key
-    with pytest.raises(OSError, match="No route to host"):
-        ask(one, addresses[0], "10.5.255.9" if "10.5.255.0-24" not in cluster.leases() else "10.5.254.9")
-    assert "Traceback" not in again.log
-
-
-def test_on_demand_a_lease_in_use_is_followed(cluster):
-    node = cluster.add_node()
-    daemon = node.start("--on-demand", "--on-demand-idle=600").is_ready()
-    address = pod_address(node, daemon)
-    value = (
-        '{"PublicIP":"172.30.7.7","PublicIPv6":null,"BackendType":"vxlan",'
-        '"BackendData":{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}}'
-    )
-    keys = [f"{PREFIX}/subnets/10.5.{index}.0-24" for index in (250, 251)]
-    for key in keys:
-        cluster.ctl("put", key, value)
-
-    def send():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.bind((address, 0))
-            client.sendto(b"x", ("10.5.250.7", 9))
-
-    device = node.index("flannel.1")
-    node.namespace.run(send)
-    wait_until(lambda: "10.5.250.0/24" in node.routes())
-    cluster.ctl("put", keys[0], value.replace("172.30.7.7", "172.30.7.8"))
-    wait_until(lambda: node.fdb(device) == {"7a:e3:ab:24:37:fb": "172.30.7.8"})
-    cluster.stop_etcd()
-    cluster.start_etcd()
-    cluster.ctl("del", keys[0])
-    wait_until(lambda: node.fdb(device) == {} and "10.5.250.0/24" not in node.routes())
-    assert "10.5.251.0/24" not in node.routes()
-    # Our own lease is followed as well.
-    before = cluster.leases()[daemon.key]
-    cluster.ctl("del", f"{PREFIX}/subnets/{daemon.key}")
-    wait_until(lambda: cluster.leases().get(daemon.key) == before)
-
-
-def test_on_demand_is_for_ipv4_alone(cluster):
-    cluster.set_config(
-        '{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd05::/48","Backend":{"Type":"vxlan"}}'
-    )
-    nodes = [cluster.add_node(), cluster.add_node()]
-    for node in nodes:
-        node.do(
-            lambda ipr, node=node: [
-                ipr.addr("add", index=node.uplink, address=f"fd30::{node.number}", prefixlen=64, flags=0x02),
-                ipr.route("add", dst="default", gateway="fd30::1", oif=node.uplink, family=10),
-            ]
-        )
-    one, two = (node.start("--on-demand") for node in nodes)
-    one.says("on demand needs a store that finds single leases: all peers are programmed as they appear")
-    one.is_ready()
-    two.is_ready()
-    key = two.key
-    wait_until(lambda: leads_to(nodes[0], nodes[1], key))
-    assert "10.5.0.0/16" not in nodes[0].routes()
 
 
 def test_change_of_backend_at_restart_leaves_nothing_of_the_former_one(cluster):

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.host import IPV4, IPV6
 from tests.kube_server import KubeServer
 from tests.store.etcd_server import EtcdServer
 from tests.test_daemon import HUB, Cluster, leads_to, vtep_mac
+from tests.test_daemon_on_demand import (
+    CONFIGS,
+    every_family,
+    first_packets_are_answered,
+    give_ipv6,
+    nobody_is_told_of_at_once,
+    ways,
+)
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.kubernetes]
@@ -148,12 +157,27 @@ def test_one_nodes_bad_annotation_harms_nobody_else(cluster):
     assert "10.5.72.0/24" in node.routes()
 
 
-def test_on_demand_says_that_all_peers_are_programmed(cluster):
-    one, two = cluster.make_node(), cluster.make_node()
-    daemon = cluster.start(one, "--on-demand").is_ready()
-    daemon.says("on demand needs a store that finds single leases: all peers are programmed as they appear")
-    cluster.start(two).is_ready()
-    wait_until(lambda: leads_to(one, two, key_of(two)))
+@every_family
+def test_on_demand_the_first_packet_is_answered(cluster, families):
+    cluster.net_config.write_text(CONFIGS[families])
+    cidrs = {IPV4: "10.5.{}.0/24", IPV6: "fd05:0:0:{}::/64"}
+    one, two, _ = nodes = [
+        cluster.make_node(*(cidrs[family].format(number) for family in families)) for number in (11, 12, 13)
+    ]
+    for node in nodes:
+        give_ipv6(node)
+    first, second, _ = (cluster.start(node, "--on-demand").is_ready() for node in nodes)
+    sources = first_packets_are_answered(one, first, two, second, families)
+    nobody_is_told_of_at_once(one, sources)
+    # A Node in use that changes, and that goes.
+    changed = {IPV4: {"public_ip": "172.30.7.7"}, IPV6: {"public_ipv6": "fd30::7:7"}}
+    for family in families:
+        cluster.ask(cluster.kube.annotate, cluster.name(two), **changed[family])
+        remote = next(iter(changed[family].values()))
+        wait_until(lambda family=family, remote=remote: set(ways(one, family)[0].values()) == {remote})
+    cluster.ask(cluster.kube.delete_node, cluster.name(two))
+    wait_until(lambda: all(ways(one, family) == ({}, set()) for family in families))
+    assert "Traceback" not in first.log
 
 
 def test_the_operators_addresses(cluster):

@@ -64,6 +64,7 @@ CORE_MAY_IMPORT = frozenset(
         "ipaddress",
         "itertools",
         "json",
+        "marshal",
         "math",
         "re",
         "string",

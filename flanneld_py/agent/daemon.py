@@ -220,18 +220,21 @@ def _make_guard(options: Options, node: Node, on_demand: OnDemand | None) -> Gua
 def _make_on_demand(
     options: Options, node: Node, store: SubnetManager, sock: NetlinkSocket, rng: random.Random
 ) -> OnDemand | None:
-    """Return what answers misses, if that is asked for and can be done here; says why it cannot."""
+    """Return what answers misses, if that is asked for and can be done here; says why it cannot.
+
+    Where the store assigns the subnets, those of other nodes most often are as long as ours, whatever the configuration
+    says.
+    """
     if not options.on_demand:
         return None
     if not node.backend.answers_misses:
         log.warning("on demand is for vxlan: all peers of this network are programmed as they appear")
         return None
-    networks = {part.network: part.subnet_len for part in node.config.ranges}
-    finder = store.lease_finder(networks)
-    if finder is None:
-        log.warning("on demand needs a store that finds single leases: all peers are programmed as they appear")
-        return None
-    return OnDemand(sock, finder, networks, rng, idle=options.on_demand_idle)
+    if store.assigns_subnets:
+        networks = {network: own.length for network, own in _nets(node)}
+    else:
+        networks = {part.network: part.subnet_len for part in node.config.ranges}
+    return OnDemand(sock, store.lease_finder(networks), networks, rng, idle=options.on_demand_idle)
 
 
 def _find_former(options: Options, node: Node, devices: Iterable[Device], guard: Guard, sock: NetlinkSocket) -> Former:

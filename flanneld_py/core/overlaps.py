@@ -16,20 +16,21 @@ class Overlaps:
     """Keys by the subnets that they lead to."""
 
     def __init__(self) -> None:
-        # By family and length; nearly always one key has a place alone.
-        self._places: dict[tuple[int, int], dict[int, tuple[str, ...]]] = {}
+        # By family and length; nearly always one key has a place alone, and stands there without the room of a tuple.
+        self._places: dict[tuple[int, int], dict[int, str | tuple[str, ...]]] = {}
 
     def add(self, key: str, subnets: Iterable[Prefix]) -> None:
         """Take note that a key leads to subnets."""
         for family, address, length in subnets:
             place = self._places.setdefault((family, length), {})
-            place[address] = (*place.get(address, ()), key)
+            there = place.get(address)
+            place[address] = key if there is None else (*_keys(there), key)
 
     def discard(self, key: str, subnets: Iterable[Prefix]) -> None:
         """Take note that a key does not lead to subnets any more."""
         for family, address, length in subnets:
             place = self._places[family, length]
-            others = tuple(other for other in place[address] if other != key)
+            others = tuple(other for other in _keys(place[address]) if other != key)
             if others:
                 place[address] = others
             else:
@@ -43,10 +44,10 @@ class Overlaps:
             if family != subnet.family:
                 continue
             if length == subnet.length:  # as nearly always, and dearer by the general way
-                yield from place.get(subnet.address, ())
+                yield from _keys(place.get(subnet.address, ()))
                 continue
             if length < subnet.length:
-                yield from place.get(prefix_around(family, subnet.address, length).address, ())
+                yield from _keys(place.get(prefix_around(family, subnet.address, length).address, ()))
                 continue
             step, count = 1 << (bits(family) - length), 1 << (length - subnet.length)
             # Whatever is fewer is looked at: the places that the subnet covers, or those that are taken.
@@ -55,4 +56,8 @@ class Overlaps:
             else:
                 inside = [address for address in place if subnet.holds(address)]
             for address in inside:
-                yield from place.get(address, ())
+                yield from _keys(place.get(address, ()))
+
+
+def _keys(there: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (there,) if isinstance(there, str) else there

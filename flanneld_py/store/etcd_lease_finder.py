@@ -21,6 +21,7 @@ from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import RANGE, TXN, WATCH, keys_below
 from flanneld_py.store.etcd_records import read_event, read_lease
 from flanneld_py.store.etcd_watch import LONGEST_DELAY, read_alive
+from flanneld_py.store.waiting import wait_for_either
 
 if TYPE_CHECKING:
     import random
@@ -190,7 +191,7 @@ class EtcdLeaseFinder:
             try:
                 while True:
                     await self._send_changes(stream)
-                    await self._wait_for_either(reading)
+                    await wait_for_either(reading, self._changed)
                     if reading.done():
                         response, reading = reading.result(), asyncio.ensure_future(read_alive(stream))
                         _check(response)
@@ -198,14 +199,6 @@ class EtcdLeaseFinder:
                             yield [read_event(self._layout, event) for event in response.events]
             finally:
                 reading.cancel()
-
-    async def _wait_for_either(self, reading: asyncio.Future[pb.WatchResponse]) -> None:
-        """Wait for etcd's next response, or for a change of what is followed."""
-        changing = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait((reading, changing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            changing.cancel()
 
     async def _read_anew(self, names: Sequence[str]) -> list[LeaseChange]:
         """Read keys as they are now, and follow them from here."""

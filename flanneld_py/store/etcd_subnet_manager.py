@@ -17,6 +17,7 @@ from flanneld_py.store.etcd_lease_finder import EtcdLeaseFinder
 from flanneld_py.store.etcd_leases import EtcdLeases
 from flanneld_py.store.etcd_records import Layout, read_event, read_leases
 from flanneld_py.store.etcd_watch import Changes, Page, RangeWatch
+from flanneld_py.store.watched_lease_finder import WatchedLeaseFinder
 
 if TYPE_CHECKING:
     import random
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from flanneld_py.store.counts import StoreCounts
     from flanneld_py.store.etcd_api import KeyRange
     from flanneld_py.store.etcd_options import EtcdOptions
-    from flanneld_py.store.subnet_manager import HeldLease, LeaseRequest
+    from flanneld_py.store.subnet_manager import HeldLease, LeaseFinder, LeaseRequest
 
 
 class EtcdSubnetManager:
@@ -126,10 +127,10 @@ class EtcdSubnetManager:
         finally:
             self._watches.remove(watch)
 
-    def lease_finder(self, networks: Mapping[Prefix, int]) -> EtcdLeaseFinder | None:
-        """Return what finds single leases; None with IPv6, where no key follows from an address."""
+    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder:
+        """Return what finds single leases: by reads of single keys where one follows from an address, in IPv4."""
         if any(network.family != IPV4 for network in networks):
-            return None
+            return WatchedLeaseFinder(self, networks)
         (subnet_len,) = networks.values()
         finder = EtcdLeaseFinder(self._client, self._layout, subnet_len, self._rng)
         self._finders.append(finder)

@@ -15,6 +15,7 @@ from flanneld_py.store.kube_net_config import watch_file
 from flanneld_py.store.kube_node import read_lease
 from flanneld_py.store.kube_own_node import OwnNode
 from flanneld_py.store.kube_watch import NodePage, NodeWatch
+from flanneld_py.store.watched_lease_finder import WatchedLeaseFinder
 
 if TYPE_CHECKING:
     import random
@@ -122,9 +123,9 @@ class KubeSubnetManager:
         finally:
             self._watches.remove(watch)
 
-    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder | None:  # noqa: ARG002 - there is none
-        """Return None: the API server finds no Node by its podCIDR."""
-        return None
+    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder:
+        """Return what finds single leases among all of them: the API server finds no Node by its podCIDR."""
+        return WatchedLeaseFinder(self, networks)
 
     async def close(self) -> None:
         """Close the connections; the annotations stay."""

@@ -141,11 +141,8 @@ class SubnetManager(Protocol):
         """
         ...
 
-    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder | None:
-        """Return what finds single leases in these networks, each with the length that most subnets have there.
-
-        None for a store that cannot.
-        """
+    def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder:
+        """Return what finds single leases in these networks, each with the length that most subnets have there."""
         ...
 
     async def close(self) -> None:
@@ -154,12 +151,10 @@ class SubnetManager(Protocol):
 
 
 class LeaseFinder(Protocol):
-    """What on-demand operation needs of a store besides: single leases, found by an address, and followed."""
+    """What on-demand operation needs of a store besides: single leases, found by an address, and followed.
 
-    @property
-    def trouble(self) -> str | None:
-        """Why the leases in use cannot be followed at present, in one line; None where they can."""
-        ...
+    All of it may need `watch_followed` to run.
+    """
 
     def glance(self, misses: Sequence[Miss], found: Callable[[Miss, LeasePut | None], None]) -> None:
         """Have `found` called once with each address and the lease that holds it, as far as is known close by.

@@ -328,10 +328,6 @@ class MemoryLeaseFinder:
                 return event
         return None
 
-    @property
-    def trouble(self):
-        return self._store.away
-
     def gap_around(self, subnet, address):
         return gap_around(subnet, address, chain.from_iterable(map(_subnets, self._store.records)))
 

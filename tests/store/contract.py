@@ -189,142 +189,143 @@ class WatchContract:
 
 
 class FinderContract:
-    """What a store does that finds single leases."""
+    """What finds single leases, whichever the store."""
+
+    @staticmethod
+    def make_finder(store, networks=NETWORKS):
+        return store.manager().lease_finder(networks)
 
     async def test_finds_by_any_address_of_the_subnet(self, store):
         await store.put("10.5.1.0-24", value(node(1)))
-        await store.put("10.5.2.0-24", value(node(2)), expires=False)
-        finder = store.manager().lease_finder(NETWORKS)
-        for address in ("10.5.1.0", "10.5.1.7", "10.5.1.255"):
-            found = await finder.find_lease(miss(address))
-            assert (found.key, found.lease.attrs, found.lease.reserved) == ("10.5.1.0-24", node(1), False)
-        assert (await finder.find_lease(miss("10.5.2.1"))).lease.reserved
+        await store.put("10.5.2.0-24", value(node(2)))
+        async with Following(self.make_finder(store)) as told:
+            for address in ("10.5.1.0", "10.5.1.7", "10.5.1.255"):
+                found = await told.finder.find_lease(miss(address))
+                assert (found.key, found.lease.attrs) == (store.name("10.5.1.0-24"), node(1))
+                assert not found.lease.reserved
 
     async def test_finds_nothing_where_nobody_leases(self, store):
         await store.put("10.5.1.0-24", value(node(1)))
         await store.put("10.5.11.0-24", value(node(2)))
-        finder = store.manager().lease_finder(NETWORKS)
-        for address in ("10.5.0.1", "10.5.2.1", "10.5.10.1", "10.5.111.1", "0.0.0.0", "255.255.255.255"):
-            assert await finder.find_lease(miss(address)) is None
+        async with Following(self.make_finder(store)) as told:
+            for address in ("10.5.0.1", "10.5.2.1", "10.5.10.1", "10.5.111.1", "0.0.0.0", "255.255.255.255"):
+                assert await told.finder.find_lease(miss(address)) is None
 
     async def test_what_cannot_be_read_is_not_found(self, store):
         await store.put("10.5.1.0-24", "{")
-        await store.put("10.5.2.7-24", value(node(2)))
-        await store.put("10.5.3.0-24/nested", value(node(3)))
-        await store.put("10.5.4.0-x", value(node(4)))
-        finder = store.manager().lease_finder(NETWORKS)
-        for address in ("10.5.1.1", "10.5.2.7", "10.5.3.1", "10.5.4.1"):
-            assert await finder.find_lease(miss(address)) is None
-        await store.put("10.5.1.0-24", value(node(1)))
-        assert (await finder.find_lease(miss("10.5.1.1"))).lease.attrs == node(1)
+        for key, text in store.unreadable.items():
+            await store.put(key, text)
+        async with Following(self.make_finder(store)) as told:
+            for address in ("10.5.1.1", "10.5.3.1", "10.5.4.1"):
+                assert await told.finder.find_lease(miss(address)) is None
+            await store.put("10.5.1.0-24", value(node(1)))
+            await told.finds("10.5.1.1", node(1))
 
     async def test_finds_leases_of_another_length(self, store):
         await store.put("10.5.8.0-22", value(node(1)))
         await store.put("10.5.1.128-25", value(node(2)))
         await store.put("10.5.2.0-26", value(node(3)))
-        finder = store.manager().lease_finder(NETWORKS)
-        for address, key in (
-            ("10.5.8.1", "10.5.8.0-22"),
-            ("10.5.11.255", "10.5.8.0-22"),
-            ("10.5.1.200", "10.5.1.128-25"),
-            ("10.5.2.63", "10.5.2.0-26"),
-        ):
-            assert (await finder.find_lease(miss(address))).key == key
-        for address in ("10.5.12.1", "10.5.1.5", "10.5.2.64"):
-            assert await finder.find_lease(miss(address)) is None
+        async with Following(self.make_finder(store)) as told:
+            for address, key in (
+                ("10.5.8.1", "10.5.8.0-22"),
+                ("10.5.11.255", "10.5.8.0-22"),
+                ("10.5.1.200", "10.5.1.128-25"),
+                ("10.5.2.63", "10.5.2.0-26"),
+            ):
+                assert (await told.finder.find_lease(miss(address))).key == store.name(key)
+            for address in ("10.5.12.1", "10.5.1.5", "10.5.2.64"):
+                assert await told.finder.find_lease(miss(address)) is None
 
     async def test_tells_what_part_of_a_subnet_nobody_leases(self, store):
-        for key in ("10.5.1.0-26", "10.5.1.192-27", "10.5.2.0-24", "10.5.8.0-25"):
-            await store.put(key, value(node(1)))
-        finder = store.manager().lease_finder(NETWORKS)
-        for address, gap in (
-            ("10.5.1.70", "10.5.1.64/26"),
-            ("10.5.1.130", "10.5.1.128/26"),
-            ("10.5.1.225", "10.5.1.224/27"),
-            ("10.5.3.1", "10.5.3.0/24"),
-            ("10.5.8.200", "10.5.8.128/25"),
-        ):
-            assert await finder.find_lease(miss(address)) is None
-            assert str(finder.gap_around(prefix_around(4, number(address), 24), number(address))) == gap
+        for index, key in enumerate(("10.5.1.0-26", "10.5.1.192-27", "10.5.2.0-24", "10.5.8.0-25")):
+            await store.put(key, value(node(index)))
+        async with Following(self.make_finder(store)) as told:
+            for address, gap in (
+                ("10.5.1.70", "10.5.1.64/26"),
+                ("10.5.1.130", "10.5.1.128/26"),
+                ("10.5.1.225", "10.5.1.224/27"),
+                ("10.5.3.1", "10.5.3.0/24"),
+                ("10.5.8.200", "10.5.8.128/25"),
+            ):
+                assert await told.finder.find_lease(miss(address)) is None
+                subnet = prefix_around(4, miss(address).address, 24)
+                assert str(told.finder.gap_around(subnet, miss(address).address)) == gap
 
     async def test_finds_dual_stack_leases(self, store):
         key = "10.5.1.0-24&fd05:0:0:1::-64"
         await store.put(key, value(node(1, ipv6=0xFD30 << 112)))
-        assert (await store.manager().lease_finder(NETWORKS).find_lease(miss("10.5.1.9"))).key == key
+        async with Following(self.make_finder(store)) as told:
+            assert (await told.finder.find_lease(miss("10.5.1.9"))).key == store.name(key)
 
     async def test_tells_of_what_is_followed_and_of_nothing_else(self, store):
+        one, two, three = (store.name(f"10.5.{index}.0-24") for index in (1, 2, 3))
         for index in (1, 2, 3):
             await store.put(f"10.5.{index}.0-24", value(node(index)))
-        finder = store.manager().lease_finder(NETWORKS)
-        finder.follow((await finder.find_lease(miss("10.5.1.1"))).key)
-        async with Following(finder) as told:
-            await told.until(LeasePut, "10.5.1.0-24", node(1))
-            finder.follow((await finder.find_lease(miss("10.5.2.1"))).key)
+        async with Following(self.make_finder(store)) as told:
+            for index in (1, 2):
+                await told.follow(f"10.5.{index}.1")
             await store.put("10.5.3.0-24", value(node(30)))
             await store.put("10.5.2.0-24", value(node(20)))
             await store.put("10.5.1.0-24", value(node(10)))
-            await told.until(LeasePut, "10.5.2.0-24", node(20))
-            await told.until(LeasePut, "10.5.1.0-24", node(10))
+            await told.until(LeasePut, two, node(20))
+            await told.until(LeasePut, one, node(10))
             await store.delete("10.5.2.0-24")
-            await told.until(LeaseRemoved, "10.5.2.0-24")
+            await told.until(LeaseRemoved, two)
             await store.put("10.5.1.0-24", "poison")
-            await told.until(LeaseRejected, "10.5.1.0-24")
-        assert "10.5.3.0-24" not in {event.key for event in told.events}
+            await told.until(LeaseRejected, one)
+        assert three not in {event.key for event in told.events}
+
+    async def test_tells_of_what_is_followed_before_it_is_watched(self, store):
+        await store.put("10.5.1.0-24", value(node(1)))
+        finder = self.make_finder(store)
+        for key in ("10.5.1.0-24", "10.5.2.0-24"):
+            finder.follow(store.name(key))
+        async with Following(finder) as told:
+            await told.until(LeasePut, store.name("10.5.1.0-24"), node(1))
+            await told.until(LeaseRemoved, store.name("10.5.2.0-24"))
 
     async def test_tells_what_happened_between_finding_and_following(self, store):
+        one, two, _ = names = [store.name(f"10.5.{index}.0-24") for index in (1, 2, 3)]
         for index in (1, 2, 3):
             await store.put(f"10.5.{index}.0-24", value(node(index)))
-        finder = store.manager().lease_finder(NETWORKS)
-        async with Following(finder) as told:
-            found = [await finder.find_lease(miss(f"10.5.{index}.1")) for index in (1, 2, 3)]
+        async with Following(self.make_finder(store)) as told:
+            found = [await told.finder.find_lease(miss(f"10.5.{index}.1")) for index in (1, 2, 3)]
+            assert [event.key for event in found] == names
             await store.delete("10.5.1.0-24")
             await store.put("10.5.2.0-24", value(node(20)))
             for event in found:
-                finder.follow(event.key)
-            await told.until(LeaseRemoved, "10.5.1.0-24")
-            await told.until(LeasePut, "10.5.2.0-24", node(20))
+                told.finder.follow(event.key)
+            await told.until(LeaseRemoved, one)
+            await told.until(LeasePut, two, node(20))
 
     async def test_tells_nothing_any_more_of_what_is_no_longer_followed(self, store):
+        one, two = (store.name(f"10.5.{index}.0-24") for index in (1, 2))
         for index in (1, 2):
             await store.put(f"10.5.{index}.0-24", value(node(index)))
             await store.put(f"10.5.{index}.0-24", value(node(index)))
-        finder = store.manager().lease_finder(NETWORKS)
-        async with Following(finder) as told:
+        async with Following(self.make_finder(store)) as told:
             for index in (1, 2):
-                finder.follow((await finder.find_lease(miss(f"10.5.{index}.1"))).key)
+                await told.follow(f"10.5.{index}.1")
             await store.put("10.5.1.0-24", value(node(10)))
-            await told.until(LeasePut, "10.5.1.0-24", node(10))
-            finder.unfollow("10.5.1.0-24")
+            await told.until(LeasePut, one, node(10))
+            told.finder.unfollow(one)
             await store.put("10.5.1.0-24", value(node(11)))
             await store.put("10.5.2.0-24", value(node(20)))
-            await told.until(LeasePut, "10.5.2.0-24", node(20))
-            finder.follow((await finder.find_lease(miss("10.5.1.1"))).key)
+            await told.until(LeasePut, two, node(20))
+            await told.follow("10.5.1.1")
             await store.put("10.5.1.0-24", value(node(12)))
-            await told.until(LeasePut, "10.5.1.0-24", node(12))
+            await told.until(LeasePut, one, node(12))
         assert node(11) not in [event.lease.attrs for event in told.events if isinstance(event, LeasePut)]
 
     async def test_what_is_not_followed_may_be_unfollowed(self, store):
         await store.put("10.5.1.0-24", value(node(1)))
-        finder = store.manager().lease_finder(NETWORKS)
-        finder.unfollow("10.5.9.0-24")
+        finder = self.make_finder(store)
+        finder.unfollow("n-9")
         async with Following(finder) as told:
-            finder.unfollow("10.5.9.0-24")
-            finder.follow((await finder.find_lease(miss("10.5.1.1"))).key)
+            finder.unfollow("n-9")
+            await told.follow("10.5.1.1")
             await store.delete("10.5.1.0-24")
-            await told.until(LeaseRemoved, "10.5.1.0-24")
-
-    async def test_many_leases_are_followed(self, store):
-        keys = [f"10.5.{index}.0-26" for index in range(1, 251)] + [f"10.5.{index}.64-26" for index in range(1, 51)]
-        for index, key in enumerate(keys):
-            await store.put(key, value(node(index)), expires=False)
-        finder = store.manager().lease_finder({NETWORK: 26})
-        async with Following(finder) as told:
-            for key in keys:
-                finder.follow((await finder.find_lease(miss(key.partition("-")[0]))).key)
-            for index, key in enumerate(keys):
-                await store.put(key, value(node(1000 + index)), expires=False)
-            for index, key in enumerate(keys):
-                await told.until(LeasePut, key, node(1000 + index))
+            await told.until(LeaseRemoved, store.name("10.5.1.0-24"))
 
 
 class Following:
@@ -332,7 +333,7 @@ class Following:
 
     def __init__(self, finder):
         self.events = []
-        self._finder = finder
+        self.finder = finder
 
     async def __aenter__(self):
         self._task = asyncio.create_task(self._gather())
@@ -343,9 +344,22 @@ class Following:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _gather(self):
-        async with aclosing(self._finder.watch_followed()) as batches:
+        async with aclosing(self.finder.watch_followed()) as batches:
             async for batch in batches:
                 self.events.extend(batch)
+
+    async def follow(self, address):
+        """Follow the lease that holds an address."""
+        self.finder.follow((await self.finder.find_lease(miss(address))).key)
+
+    async def finds(self, address, attrs):
+        """Wait until an address has a lease with these attributes; return it."""
+        while True:
+            assert not self._task.done(), self._task
+            found = await self.finder.find_lease(miss(address))
+            if found is not None and found.lease.attrs == attrs:
+                return found
+            await asyncio.sleep(0.01)
 
     async def until(self, kind, key, attrs=None):
         """Wait until this is the latest that was told of a key."""

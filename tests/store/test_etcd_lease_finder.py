@@ -352,6 +352,23 @@ async def test_a_lease_that_expires_is_told(store):
         await told.until(LeaseRemoved, KEY)
 
 
+async def test_a_reservation_is_found_as_one(store):
+    await store.put(KEY, value(node(1)), expires=False)
+    assert (await store.manager().lease_finder(NETWORKS).find_lease(miss("10.5.1.1"))).lease.reserved
+
+
+async def test_many_leases_are_followed(store):
+    keys = [f"10.5.{index}.0-26" for index in range(1, 251)] + [f"10.5.{index}.64-26" for index in range(1, 51)]
+    for index, key in enumerate(keys):
+        await store.put(key, value(node(index)), expires=False)
+    async with Following(store.manager().lease_finder({NETWORK: 26})) as told:
+        await follow(told.finder, *keys)
+        for index, key in enumerate(keys):
+            await store.put(key, value(node(1000 + index)), expires=False)
+        for index, key in enumerate(keys):
+            await told.until(LeasePut, key, node(1000 + index))
+
+
 async def test_nothing_is_left_running_when_following_ends(store):
     await store.put(KEY, value(node(1)))
     finder = store.manager().lease_finder(NETWORKS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.store.contract import WatchContract
+from tests.store.contract import FinderContract, WatchContract
 
 pytestmark = pytest.mark.kubernetes
 
@@ -13,4 +13,8 @@ def store(kube):
 
 
 class TestWatch(WatchContract):
+    pass
+
+
+class TestFinder(FinderContract):
     pass
