@@ -143,7 +143,7 @@ RECONCILER = (
         "flanneld_drift_total",
         "counter",
         "Changes by others that had to be looked into.",
-        lambda it: it.counts.drift,
+        lambda it: it.drift.counts,
         ("kind",),
     ),
     Metric(

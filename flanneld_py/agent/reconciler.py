@@ -1,7 +1,8 @@
 """The reconciler: the one task that changes the kernel's tables.
 
-Leases and notifications only mark what may be wrong; this task reads, plans and applies. Nothing is pruned before the
-first complete snapshot of the leases has come.
+Leases and notifications only mark what may be wrong; this task reads, plans and applies. What should be there is
+decided in `wanted.py`; who else changes it is told by `drift.py`. Nothing is pruned before the first complete snapshot
+of the leases has come.
 """
 
 from __future__ import annotations
@@ -9,69 +10,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
+from flanneld_py.agent.drift import Drift
 from flanneld_py.agent.driven_tables import DrivenTables
 from flanneld_py.agent.skipped_log import log_skipped
 from flanneld_py.agent.table_reader import TableReader
+from flanneld_py.agent.table_sums import TableSums
 from flanneld_py.agent.table_writer import TableWriter
-from flanneld_py.agent.unreachable import UnreachablePeers
-from flanneld_py.backends.backend import UnreachableError
+from flanneld_py.agent.wanted import EntryChange, Wanted
 from flanneld_py.core.entries import Kind, entry_key, entry_kind
 from flanneld_py.core.peer import OWN_MAC
-from flanneld_py.core.plan import TableDiff, order, plan_change
-from flanneld_py.core.rivalry import Rivalry
-from flanneld_py.kernel.monitor import Change, Monitor, describe_port
+from flanneld_py.core.plan import TableDiff, order
+from flanneld_py.kernel.monitor import Change
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from flanneld_py.agent.drift import MissAnswerer
     from flanneld_py.agent.ground import GroundKeeper
-    from flanneld_py.backends.backend import EntrySource, Ground
+    from flanneld_py.backends.backend import EntrySource
     from flanneld_py.core.entries import Entry, Key
     from flanneld_py.core.lease_event import LeaseEvent, LeasePut
     from flanneld_py.core.lease_table import LeaseTable
-    from flanneld_py.core.misses import Miss
     from flanneld_py.core.peer import Peer
     from flanneld_py.core.plan import Operation
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 log = logging.getLogger(__name__)
 
-_PEERS_AT_ONCE = 500
-"""Peers whose entries are worked out before the event loop runs again."""
 _DEVICE_TRIES = 3
 """How often a device is mended at a stretch; somebody who undoes it each time is answered at the next pass."""
 _PAUSE = 1.0
 """Seconds until everything is tried again after the kernel refused a device or the reading of a table."""
-
-
-class MissAnswerer(Protocol):
-    """What answers the kernel's misses, and has entries of its own that belong to no peer."""
-
-    def standing(self, ground: Ground) -> Sequence[Entry]:
-        """Return the entries that belong to no peer."""
-        ...
-
-    def take_misses(self, misses: list[Miss]) -> None:
-        """Take what the kernel asks for; never wait."""
-        ...
-
-    def take_unanswered_misses(self) -> None:
-        """Ask the kernel what it has asked for and was not told, because the question got lost; never wait."""
-        ...
-
-
-class _EntryChange(NamedTuple):
-    """Entries as they were and as they should be; `shared` are those that stay because others need them as well."""
-
-    before: list[Entry]
-    after: list[Entry]
-    shared: Sequence[Entry]
-
-    def plan(self) -> list[Operation]:
-        return plan_change(self.before, [*self.shared, *self.after])
 
 
 class Reconciler:
@@ -100,21 +73,20 @@ class Reconciler:
         `on_demand` is handed what the kernel asks for.
         """
         self._driven = DrivenTables(())
-        self._take_sources(sources)
         self._keeper = keeper
+        self._wanted = Wanted(sources, keeper, leases, on_demand.standing if on_demand else None)
+        self._take_sources(sources)
         self._resync_interval = resync_interval
-        self._on_demand = on_demand
-        self._monitor = Monitor(sock.port)
         self._reader = TableReader(keeper, self._driven)
         self._writer = TableWriter(sock, self._driven, self._notice, rng)
-        self._former: dict[str, tuple[Peer, ...]] = {}
-        self._digests: dict[Kind, int] = {}
+        self._sums = TableSums()
         self._written_ahead: set[tuple[Kind, Key]] = set()
         self._dirty: set[Change] = {Change.DEVICE, Change.UNDERLAY}
         self._wake = asyncio.Event()
         self._next_resync = time.monotonic() + resync_interval
+        self.drift = Drift(sock.port, keeper, on_demand)
         self.leases = leases
-        self.unreachable = UnreachablePeers()
+        self.unreachable = self._wanted.unreachable
         self.retries = self._writer.retries
         self.counts = self._writer.counts
         self.grounded = asyncio.Event()
@@ -124,29 +96,23 @@ class Reconciler:
         self._followers: list[asyncio.Event] = []
         self.busy_since: float | None = None
         self.broken_off = ""
-        self.rival = ""
-        """Who keeps changing what is ours, in one line; empty if nobody does."""
-        self._rivalry = Rivalry()
-        self._is_drifted = False
 
     def _take_sources(self, sources: Sequence[EntrySource]) -> None:
-        self._sources = sources
+        self._wanted.sources = sources
         self._driven.rebase(driver for source in sources for driver in source.drivers)
         self._kinds = [kind for kind in Kind if kind != Kind.DRIVEN or self._driven]
         self._tables = frozenset(Change(kind) for kind in self._kinds)
 
     def rebase(self, former: EntrySource, source: EntrySource) -> None:
         """Go on with another source in the place of a former one; all is compared with what it wants."""
-        self._take_sources([source if one is former else one for one in self._sources])
+        self._take_sources([source if one is former else one for one in self._wanted.sources])
         self._dirty |= {*self._tables, Change.DEVICE, Change.UNDERLAY}
         self._wake.set()
 
     def take_events(self, events: Sequence[LeaseEvent]) -> None:
         """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
         was_complete = self.leases.complete
-        for key, peers in self._apply(events).items():
-            # What a key had when the kernel last followed, however often it has changed since.
-            self._former.setdefault(key, peers)
+        self._wanted.note(self._apply(events))
         news = self.leases.take_news()
         log_skipped(news)
         if self.leases.is_refused_as(OWN_MAC, news):
@@ -169,19 +135,19 @@ class Reconciler:
 
         `before` is called with them before anything is written.
         """
-        changed = {key: self._former.pop(key, former) for key, former in self._apply((event,)).items()}
+        formers = self._apply((event,))
         peers = self.leases.peers.get(event.key, ())
         try:
             before(peers)
         finally:
-            self._write_ahead(self._change_of(changed))
+            self._write_ahead(self._wanted.take_change_of(formers))
         return peers
 
     def change_standing(self, before: list[Entry], after: list[Entry]) -> None:
         """Write at once how the entries that belong to no peer have changed."""
-        self._write_ahead(_EntryChange(before, after, ()))
+        self._write_ahead(EntryChange(before, after))
 
-    def _write_ahead(self, change: _EntryChange) -> None:
+    def _write_ahead(self, change: EntryChange) -> None:
         # What a pass under way has planned for these objects is out of date.
         self._written_ahead.update((entry_kind(entry), entry_key(entry)) for entry in (*change.before, *change.after))
         try:
@@ -190,7 +156,11 @@ class Reconciler:
             log.warning("not written at once: reason=%s", error)
             self._dirty |= self._tables
             self._wake.set()
-        self._account_change(change)
+        self._sums.change(change.before, change.after)
+
+    def desired(self, peers: Iterable[Peer]) -> list[Entry]:
+        """Return the entries that lead to peers."""
+        return self._wanted.desired(peers)
 
     def refused(self, operation: Operation, errno: int, reason: str) -> None:
         """Have an operation tried again that a driver had begun and that has failed since."""
@@ -212,10 +182,10 @@ class Reconciler:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         loop = asyncio.get_running_loop()
-        loop.add_reader(self._monitor.fileno(), self._notice)
+        loop.add_reader(self.drift.fileno(), self._notice)
         try:
             while True:
-                await self._hold_back()
+                await self.drift.hold_back()
                 self._wake.clear()
                 self.busy_since = began = time.monotonic()
                 try:
@@ -228,27 +198,9 @@ class Reconciler:
                     self._note_success()
                     await self._sleep()
         finally:
-            loop.remove_reader(self._monitor.fileno())
-            self._monitor.close()
+            loop.remove_reader(self.drift.fileno())
+            self.drift.close()
             self._reader.close()
-
-    async def _hold_back(self) -> None:
-        """Answer somebody who keeps undoing our work no more than once a second, and say who it may be."""
-        if not self._is_drifted:
-            return
-        pause = self._rivalry.pause(time.monotonic())
-        if pause:
-            self._tell_of_rival()
-            await asyncio.sleep(pause)
-        else:
-            self.rival = ""
-        self._is_drifted = False
-        self._rivalry.answer(time.monotonic())
-
-    def _tell_of_rival(self) -> None:
-        if not self.rival:
-            self.rival = f"{describe_port(self._monitor.stranger)} keeps changing what is ours in the kernel"
-            log.error("%s: is another flanneld running here? It is answered once a second", self.rival)
 
     async def _start_over(self, error: OSError) -> None:
         """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
@@ -258,7 +210,7 @@ class Reconciler:
         self.broken_off = str(error)
         self.counts.errors[error.errno or 0] += 1
         self._next_resync = 0.0
-        self._digests.clear()
+        self._sums.forget()
         self.busy_since = None
         await asyncio.sleep(_PAUSE)
 
@@ -268,33 +220,13 @@ class Reconciler:
         self.broken_off = ""
 
     def _notice(self) -> None:
-        changes = self._read_changes()
+        changes = self.drift.read(self._writer.own_fdb)
         if changes:
             self._dirty |= changes
-            self._is_drifted |= changes != {Change.UNDERLAY}
-            for change in changes:
-                self.counts.drift[change.name.lower()] = self.counts.drift.get(change.name.lower(), 0) + 1
+            self.drift.count(changes)
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
             self._wake.set()
-
-    def _read_changes(self) -> set[Change]:
-        """Read all notifications, and hand over the misses among them while others are still to be read."""
-        changes: set[Change] = set()
-        while True:
-            changes |= self._monitor.read_changes(self._keeper.scope, self._writer.own_fdb)
-            self._hand_over_misses()
-            if self._monitor.is_drained:
-                return changes
-
-    def _hand_over_misses(self) -> None:
-        misses = self._monitor.take_misses()
-        if self._on_demand is None:
-            return
-        if misses:
-            self._on_demand.take_misses(misses)
-        if self._monitor.take_lost_misses():
-            self._on_demand.take_unanswered_misses()
 
     async def _sleep(self) -> None:
         due = (self._next_resync, self.retries.next_due(), self.leases.next_expiry())
@@ -316,17 +248,17 @@ class Reconciler:
         dirty = self._mend_ground(dirty, is_resync=is_resync)
         if not self.leases.complete:
             return
-        for key, peers in self.leases.expire(now).items():
-            self._former.setdefault(key, peers)
+        self._wanted.note(self.leases.expire(now))
         if is_resync:
             unread = [kind for kind in self._kinds if Change(kind) not in dirty]
             dirty |= {Change(kind) for kind in unread if not await self._is_as_wanted(kind)}
         kinds = [kind for kind in self._kinds if Change(kind) in dirty]
         if len(kinds) == len(self._kinds):
             # All tables are about to be compared with the leases as they are now.
-            self._former.clear()
+            self._wanted.forget_changes()
         await self._follow_leases()
-        await self._compare_tables(kinds)
+        if kinds:
+            await self._compare_tables(kinds)
         await self._writer.apply(order(self.retries.due(time.monotonic())))
         self.synced.set()
         for done in followers:
@@ -353,7 +285,7 @@ class Reconciler:
             if not self._keeper.mend_devices():
                 break
             changed = True
-            changes = self._read_changes() - {Change.DEVICE}
+            changes = self.drift.read(self._writer.own_fdb) - {Change.DEVICE}
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
             self._dirty |= changes
@@ -361,46 +293,14 @@ class Reconciler:
 
     async def _is_as_wanted(self, kind: Kind) -> bool:
         """Compare a table's sum with what it was when the table was last compared, and has become by our changes."""
-        return self._digests.get(kind) == await self._reader.digest(kind)
+        return self._sums.is_as_told(kind, await self._reader.digest(kind))
 
     async def _follow_leases(self) -> None:
         """Bring the kernel to what the leases that have changed say."""
-        changed, self._former = list(self._former.items()), {}
-        for start in range(0, len(changed), _PEERS_AT_ONCE):
+        for change in self._wanted.take_changes():
             self._written_ahead.clear()
-            change = self._change_of(dict(changed[start : start + _PEERS_AT_ONCE]))
             await self._writer.apply(change.plan(), self._written_ahead)
-            self._account_change(change)
-
-    def _change_of(self, formers: dict[str, tuple[Peer, ...]]) -> _EntryChange:
-        """Return what it means for the kernel that these keys had these peers, and have others now."""
-        former = [peer for peers in formers.values() for peer in peers]
-        current = [peer for key in formers for peer in self.leases.peers.get(key, ())]
-        gone = set(former).difference(current)
-        shared = self.leases.find_sharing(gone, formers)
-        change = _EntryChange(self.desired(former), self.desired(current), self.desired(shared))
-        self.unreachable.forget(gone)
-        return change
-
-    def desired(self, peers: Iterable[Peer]) -> list[Entry]:
-        """Return the entries that lead to peers, and note which cannot be reached."""
-        ground = self._keeper.ground
-        entries: list[Entry] = []
-        for peer in peers:
-            try:
-                for source in self._sources:
-                    entries += source.desired(peer, ground)
-            except UnreachableError as error:
-                self.unreachable.note(peer, str(error))
-            else:
-                self.unreachable.forget((peer,))
-        return entries
-
-    def _standing(self) -> list[Entry]:
-        """Return the entries that belong to no peer."""
-        ground = self._keeper.ground
-        own = () if self._on_demand is None else self._on_demand.standing(ground)
-        return [*own, *(entry for source in self._sources for entry in source.standing(ground))]
+            self._sums.change(change.before, change.after)
 
     async def _compare_tables(self, kinds: list[Kind]) -> None:
         """Read tables, and apply how they differ from what they should be.
@@ -408,44 +308,26 @@ class Reconciler:
         One table after the other, so that only one is in memory at a time; those of a new device are empty, and all
         are written in one go.
         """
-        groups = [kinds] if self._keeper.device_is_new else [[kind] for kind in kinds]
+        is_new = self._keeper.device_is_new
         deletes: list[Operation] = []
         self._written_ahead.clear()
-        # The same entries for all tables, whatever is told meanwhile: that is followed as a change to these.
-        peers = self._followed()
-        standing = self._standing()
-        self._digests.update(dict.fromkeys(kinds, 0))
-        for group in groups:
-            diff = TableDiff({kind: await self._reader.read(kind) for kind in group})
-            self.retries.forget(group)
-            for wanted in self._wanted(standing, peers):
-                self._account((entry for entry in wanted if entry_kind(entry) in group), 1)
-                await self._writer.apply(order(diff.replaces(wanted)), self._written_ahead)
-            deletes += diff.deletes()
+        tell_whole = self._wanted.whole()
+        self._sums.begin(kinds)
+        with self.drift.overlooking_fdb() if is_new else nullcontext():
+            for group in [kinds] if is_new else [[kind] for kind in kinds]:
+                diff = TableDiff({kind: await self._reader.read(kind) for kind in group})
+                self.retries.forget(group)
+                for wanted in tell_whole():
+                    await self._writer.apply(order(diff.replaces(wanted)), self._written_ahead)
+                self._sums.add(diff.sums)
+                deletes += diff.deletes()
+        if is_new and not await self._is_as_wanted(Kind.FDB):
+            # Somebody has changed entries of which nothing was heard.
+            self._dirty.add(Change.FDB)
+            self._wake.set()
         if time.monotonic() >= self.leases.prune_after:
             await self._writer.apply(order(deletes), self._written_ahead)
         elif deletes:
             # The sums are not as wanted, so these are found again by the next resync.
             log.warning("store has no leases of others: entries of former peers stay for now: count=%d", len(deletes))
-        self._keeper.device_is_new &= not kinds
-
-    def _followed(self) -> list[Peer]:
-        """Return the peers as the kernel has followed them: without what has been told since, which comes later."""
-        return [peer for peers in {**self.leases.peers, **self._former}.values() for peer in peers]
-
-    def _wanted(self, standing: Sequence[Entry], peers: Sequence[Peer]) -> Iterator[Sequence[Entry]]:
-        """Return all that should be there for these peers, in pieces."""
-        yield standing
-        for start in range(0, len(peers), _PEERS_AT_ONCE):
-            yield self.desired(peers[start : start + _PEERS_AT_ONCE])
-
-    def _account_change(self, change: _EntryChange) -> None:
-        self._account(change.before, -1)
-        self._account(change.after, 1)
-
-    def _account(self, entries: Iterable[Entry], sign: int) -> None:
-        """Keep the sums of what the tables should hold up to date."""
-        for entry in entries:
-            kind = entry_kind(entry)
-            if kind in self._digests:
-                self._digests[kind] += sign * hash(entry)
+        self._keeper.device_is_new = False

@@ -176,8 +176,8 @@ class NodeStatus:
                 }
                 for failure in reconciler.retries
             ],
-            "drift": reconciler.counts.drift,
-            "rival": reconciler.rival or None,
+            "drift": reconciler.drift.counts,
+            "rival": reconciler.drift.rival or None,
         }
         if self._rules is not None:
             told["rules"] = self._rules.describe()

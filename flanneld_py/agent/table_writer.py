@@ -32,20 +32,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BATCH = 40
-"""Operations in one system call: ten peers, which block the event loop for about a millisecond."""
+_BATCH_SIZES = (10, 40, 320)
+"""Operations in one system call: at least, to begin with, and at most."""
+_BATCH_SECONDS = (0.001, 0.004)
+"""How long a system call may block the event loop: it takes more operations below this, and fewer above."""
 
 
 @dataclass(slots=True)
 class ReconcileCounts:
-    """What has been done since the start; `drift` counts by kind what others have changed under us.
+    """What has been done since the start.
 
     `errors` counts by errno what the kernel refused, `durations` times the passes that got to their end.
     """
 
     passes: int = 0
     operations: int = 0
-    drift: dict[str, int] = field(default_factory=dict)
     errors: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
     durations: Histogram = field(default_factory=Histogram)
 
@@ -61,6 +62,7 @@ class TableWriter:
         self._driven = driven
         self._notice = notice
         self._rng = rng
+        self._size = _BATCH_SIZES[1]
         self.retries = RetryQueue()
         self.counts = ReconcileCounts()
         self.own_fdb: set[tuple[int, FdbEntry]] = set()
@@ -73,9 +75,11 @@ class TableWriter:
         Objects in `outdated`, which may grow meanwhile, are left as they are.
         """
         for table, run in self._runs(operations):
-            size = self._driven.batch_size(table) if table else _BATCH
-            for start in range(0, len(run), size):
+            start = 0
+            while start < len(run):
+                size = self._driven.batch_size(table) if table else self._size
                 batch = run[start : start + size]
+                start += size
                 if outdated:
                     batch = [one for one in batch if (one.kind, entry_key(one.entry)) not in outdated]
                 self._apply_batch(table, batch)
@@ -109,10 +113,21 @@ class TableWriter:
             for operation in batch
             if isinstance(operation.entry, FdbEntry)
         }
+        began = time.monotonic()
         failed = apply_batch(self._sock, batch)
+        self._pace(len(batch), time.monotonic() - began)
         self._notice()
         self.own_fdb = before
         return failed
+
+    def _pace(self, count: int, seconds: float) -> None:
+        """Choose the next batch's size: what an operation takes depends on the kernel, and on how full a table is."""
+        smallest, _, largest = _BATCH_SIZES
+        short, long = _BATCH_SECONDS
+        if seconds > long:
+            self._size = max(self._size // 2, smallest)
+        elif seconds < short and count >= self._size:
+            self._size = min(self._size * 2, largest)
 
     def note_failure(self, operation: Operation, errno: int, reason: str) -> None:
         """Have an operation tried again that failed."""

@@ -11,16 +11,14 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, format_address
+from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, format_address, parse_ipv4
 
-_OCTETS = r"\.".join([r"(0|[1-9][0-9]{0,2})"] * 4)
 _SCALAR = r'(?:0|[1-9][0-9]*|"[0-9A-Za-z:+/=]*")'
 _CANONICAL = re.compile(
-    rf'\{{"PublicIP":"{_OCTETS}","PublicIPv6":null,"BackendType":"([a-z0-9-]+)",'
+    rf'\{{"PublicIP":"([0-9.]+)","PublicIPv6":null,"BackendType":"([a-z0-9-]+)",'
     rf'"BackendData":(\{{"[A-Za-z]+":{_SCALAR}(?:,"[A-Za-z]+":{_SCALAR})*\}})\}}'
 )
 """What flannel daemons write, as far as it is JSON beyond doubt."""
-_CANONICAL_KEY = re.compile(rf"{_OCTETS}-([0-9]{{1,2}})")
 # The reader of Go flannel's keys is this lax about dots; ours is not, but takes the same well-formed keys.
 _KEY = re.compile(r"([0-9.]+)-([0-9]{1,2})(?:&([0-9a-fA-F:.]+)-([0-9]{1,3}))?")
 _NO_IPV4 = Prefix(IPV4, 0, 0)
@@ -65,12 +63,6 @@ def encode_key(subnet: Prefix | None, ipv6_subnet: Prefix | None) -> str:
 
 def parse_key(key: str) -> tuple[Prefix | None, Prefix | None]:
     """Read the last part of a lease's key into its two subnets; raise ValueError saying what is wrong."""
-    canonical = _CANONICAL_KEY.fullmatch(key)
-    if canonical is not None:
-        *octets, length = canonical.groups()
-        address = _join_octets(octets)
-        if address is not None:
-            return _make_subnet(IPV4, address, length, key), None
     match = _KEY.fullmatch(key)
     if match is None:
         raise ValueError(f"key {key!r} is not of the form 10.5.2.0-24 or 10.5.2.0-24&fd00:1::-64")
@@ -82,17 +74,13 @@ def parse_key(key: str) -> tuple[Prefix | None, Prefix | None]:
     return ipv4, ipv6
 
 
-def _parse_subnet(family: int, text: str, length: str) -> Prefix:
-    address = int(ipaddress.IPv4Address(text) if family == IPV4 else ipaddress.IPv6Address(text))
-    return _make_subnet(family, address, length, f"{text}-{length}")
-
-
-def _make_subnet(family: int, address: int, length_text: str, shown: str) -> Prefix:
+def _parse_subnet(family: int, text: str, length_text: str) -> Prefix:
+    address = parse_ipv4(text) if family == IPV4 else int(ipaddress.IPv6Address(text))
     width, length = bits(family), int(length_text)
     if length > width:
         raise ValueError(f"prefix length {length} is over {width}")
     if address & ((1 << (width - length)) - 1):
-        raise ValueError(f"subnet {shown} has host bits set")
+        raise ValueError(f"subnet {text}-{length} has host bits set")
     return Prefix(family, address, length)
 
 
@@ -124,19 +112,11 @@ def _parse_canonical(text: str) -> LeaseAttrs | None:
     match = _CANONICAL.fullmatch(text)
     if match is None:
         return None
-    *octets, backend_type, backend_data = match.groups()
-    public_ip = _join_octets(octets)
-    return None if public_ip is None else LeaseAttrs(public_ip or None, None, backend_type, backend_data)
-
-
-def _join_octets(octets: list[str]) -> int | None:
-    value = 0
-    for octet in octets:
-        number = int(octet)
-        if number > 255:
-            return None
-        value = value << 8 | number
-    return value
+    public_ip, backend_type, backend_data = match.groups()
+    try:
+        return LeaseAttrs(parse_ipv4(public_ip) or None, None, backend_type, backend_data)
+    except ValueError:
+        return None
 
 
 def _parse_any(text: str) -> LeaseAttrs:

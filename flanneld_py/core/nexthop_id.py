@@ -13,8 +13,12 @@ _NETWORKS = 2048
 
 def nexthop_ids(vni: int) -> range:
     """Return the ids that are ours for a VNI; two VNIs share a range only when they differ by a multiple of 2048."""
-    start = _BASE + (vni % _NETWORKS << _PER_NETWORK_BITS)
+    start = _first_id(vni)
     return range(start, start + (1 << _PER_NETWORK_BITS))
+
+
+def _first_id(vni: int) -> int:
+    return _BASE + (vni % _NETWORKS << _PER_NETWORK_BITS)
 
 
 def nexthop_id(vni: int, network: Prefix, subnet: Prefix) -> int | None:
@@ -23,9 +27,10 @@ def nexthop_id(vni: int, network: Prefix, subnet: Prefix) -> int | None:
     Each family has half of the range, cut into pieces of the network of equal size. None if the subnet is smaller
     than such a piece (half a million fit), since two peers could then share an id: they get plain routes.
     """
-    shift = max(0, bits(network.family) - network.length - _INDEX_BITS)
-    if subnet.size < 1 << shift:
+    family, base, network_length = network
+    width = bits(family)
+    shift = max(0, width - network_length - _INDEX_BITS)
+    if width - subnet.length < shift:
         return None
-    index = (subnet.address - network.address) >> shift
-    half = 0 if network.family == IPV4 else 1 << _INDEX_BITS
-    return nexthop_ids(vni).start + half + index
+    half = 0 if family == IPV4 else 1 << _INDEX_BITS
+    return _first_id(vni) + half + (subnet.address - base >> shift)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from flanneld_py.core.prefix import format_address, parse_prefix
+from flanneld_py.core.prefix import IPV4, IPV6, format_address, parse_prefix
 
 if TYPE_CHECKING:
     from flanneld_py.core.lease import Lease
     from flanneld_py.core.prefix import Prefix
 
-_NO_HOSTS = tuple(
-    map(parse_prefix, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "ff00::/8"))
-)
+_NO_HOSTS = {
+    IPV4: tuple(map(parse_prefix, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"))),
+    IPV6: tuple(map(parse_prefix, ("::/127", "ff00::/8"))),
+}
 """No node has one of these (RFC 6890, RFC 5771, RFC 4291): this host itself, loopback, multicast, broadcast."""
 
 
@@ -63,21 +64,30 @@ def refuse_foreign(lease: Lease, members: Members) -> None:
 
     These are the leases that Go flannel trusts and that then take traffic away from where it belongs.
     """
-    families = {network.family for network in members.networks}
     for subnet in (lease.subnet, lease.ipv6_subnet):
-        # A family that the network does not have leads to no peer: leases from before it was off carry it.
-        if subnet is None or subnet.family not in families:
-            continue
-        if not any(network.contains(subnet) for network in members.networks):
-            raise RefusedError("outside network", f"{subnet} lies outside the network")
-        for own in members.own_subnets:
-            if own.overlaps(subnet):
-                raise RefusedError("own subnet", f"{subnet} overlaps this node's own subnet {own}")
-        for attached in members.underlay:
-            if attached.overlaps(subnet):
-                raise RefusedError("underlay", f"{subnet} overlaps {attached}, which this node's uplink is attached to")
+        if subnet is not None:
+            _refuse_subnet(subnet, members)
     _refuse_address("PublicIP", lease.attrs.public_ip, members.own_public[0], lease.subnet)
     _refuse_address("PublicIPv6", lease.attrs.public_ipv6, members.own_public[1], lease.ipv6_subnet)
+
+
+def _refuse_subnet(subnet: Prefix, members: Members) -> None:
+    """Raise RefusedError if a subnet lies elsewhere, or where packets go another way."""
+    networks = [network for network in members.networks if network.family == subnet.family]
+    for network in networks:
+        if network.contains(subnet):
+            break
+    else:
+        # A family that the network does not have leads to no peer: leases from before it was off carry it.
+        if networks:
+            raise RefusedError("outside network", f"{subnet} lies outside the network")
+        return
+    for own in members.own_subnets:
+        if own.overlaps(subnet):
+            raise RefusedError("own subnet", f"{subnet} overlaps this node's own subnet {own}")
+    for attached in members.underlay:
+        if attached.overlaps(subnet):
+            raise RefusedError("underlay", f"{subnet} overlaps {attached}, which this node's uplink is attached to")
 
 
 def _refuse_address(name: str, address: int | None, own: int | None, subnet: Prefix | None) -> None:
@@ -86,8 +96,10 @@ def _refuse_address(name: str, address: int | None, own: int | None, subnet: Pre
         raise RefusedError("own address", f"its {name} is this node's own")
     if address is None or subnet is None:
         return
-    told = f"its {name} {format_address(subnet.family, address)}"
-    if any(none.family == subnet.family and none.holds(address) for none in _NO_HOSTS):
-        raise RefusedError("no address", f"{told} is no address that a node can have")
+    for nobodys in _NO_HOSTS[subnet.family]:
+        if nobodys.holds(address):
+            told = f"its {name} {format_address(subnet.family, address)} is no address that a node can have"
+            raise RefusedError("no address", told)
     if subnet.holds(address):
+        told = f"its {name} {format_address(subnet.family, address)}"
         raise RefusedError("no address", f"{told} lies in the subnet {subnet} that it is to lead to")

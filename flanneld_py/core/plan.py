@@ -32,14 +32,20 @@ class TableDiff:
     def __init__(self, have: dict[Kind, Table]) -> None:
         """Take over the tables, all of these kinds; they are used up."""
         self._have = have
+        self.sums = dict.fromkeys(have, 0)
+        """By kind the sum of the hashes of all that should be there, as far as it was told."""
 
     def replaces(self, wanted: Iterable[Entry]) -> list[Operation]:
         """Return what must be made or changed of these entries; those of other kinds are passed over."""
         operations: list[Operation] = []
+        have, sums = self._have, self.sums
         for entry in wanted:
             kind = entry_kind(entry)
-            table = self._have.get(kind)
-            if table is not None and table.pop(entry_key(entry), None) != entry:
+            table = have.get(kind)
+            if table is None:
+                continue
+            sums[kind] += hash(entry)
+            if not table or table.pop(entry_key(entry), None) != entry:
                 operations.append(Operation(kind, False, entry))
         return operations
 

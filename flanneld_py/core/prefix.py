@@ -20,6 +20,9 @@ IPV6 = 6
 
 _BITS = {IPV4: 32, IPV6: 128}
 
+# As strict as `ipaddress`: a leading zero might mean octal to others. A large cluster reads two addresses a lease.
+_OCTETS = {str(value): value for value in range(256)}
+
 
 class Prefix(NamedTuple):
     """A network prefix; `address` is the base as an integer, its host bits are zero."""
@@ -54,7 +57,10 @@ class Prefix(NamedTuple):
 
     def overlaps(self, other: Prefix) -> bool:
         """Say whether the two prefixes share an address."""
-        return self.contains(other) or other.contains(self)
+        if self.family != other.family:
+            return False
+        shift = _BITS[self.family] - min(self.length, other.length)
+        return self.address >> shift == other.address >> shift
 
     def __str__(self) -> str:
         return f"{format_address(self.family, self.address)}/{self.length}"
@@ -116,7 +122,7 @@ def make_prefix(address: Address, length: int) -> Prefix:
 def parse_address(text: str) -> tuple[int, int]:
     """Read an address into its family and its value; raise ValueError if it is none, or has a scope."""
     if ":" not in text:
-        return IPV4, _parse_ipv4(text)
+        return IPV4, parse_ipv4(text)
     import ipaddress
 
     address = ipaddress.IPv6Address(text)
@@ -125,16 +131,13 @@ def parse_address(text: str) -> tuple[int, int]:
     return IPV6, int(address)
 
 
-def _parse_ipv4(text: str) -> int:
-    parts = text.split(".")
-    if len(parts) != 4 or not all(_is_octet(part) for part in parts):
-        raise ValueError(f"{text!r} is no address")
-    return int.from_bytes(map(int, parts), "big")
-
-
-def _is_octet(text: str) -> bool:
-    # As strict as `ipaddress`: a leading zero might mean octal to others.
-    return text.isascii() and text.isdecimal() and len(text) <= 3 and int(text) <= 255 and str(int(text)) == text
+def parse_ipv4(text: str) -> int:
+    """Read `10.5.2.1` into its value; raise ValueError if it is no IPv4 address."""
+    try:
+        first, second, third, fourth = text.split(".")
+        return _OCTETS[first] << 24 | _OCTETS[second] << 16 | _OCTETS[third] << 8 | _OCTETS[fourth]
+    except (KeyError, ValueError):
+        raise ValueError(f"{text!r} is no address") from None
 
 
 def parse_interface(text: str) -> tuple[Address, int]:

@@ -180,18 +180,12 @@ def apply_batch(sock: NetlinkSocket, operations: Sequence[Operation]) -> dict[in
 
     Returns for each that failed, by its index, errno and reason. A delete of what is gone is no failure.
     """
-    failed = sock.execute_batch([encode_operation(operation) for operation in operations])
+    failed = sock.execute_batch([_ENCODERS[kind][delete](entry) for kind, delete, entry in operations])
     return {
         index: failure
         for index, failure in failed.items()
         if not (operations[index].delete and failure[0] in errnos.ABSENT)
     }
-
-
-def encode_operation(operation: Operation) -> Request:
-    """Write the request of one operation."""
-    replace, delete = _ENCODERS[operation.kind]
-    return delete(operation.entry) if operation.delete else replace(operation.entry)
 
 
 _ENCODERS: dict[Kind, tuple[Callable[[Any], Request], Callable[[Any], Request]]] = {
@@ -200,3 +194,4 @@ _ENCODERS: dict[Kind, tuple[Callable[[Any], Request], Callable[[Any], Request]]]
     Kind.NEXTHOP: (nexthop.encode_replace, nexthop.encode_delete),
     Kind.ROUTE: (route.encode_replace, route.encode_delete),
 }
+"""What writes the request of an operation: at 0 to replace, at 1 to delete."""

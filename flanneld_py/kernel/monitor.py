@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 from array import array
+from contextlib import contextmanager
 from enum import IntEnum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, r
 
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Iterator
 
     from flanneld_py.core.entries import FdbEntry
     from flanneld_py.core.misses import Miss
@@ -45,6 +47,8 @@ _SO_ATTACH_FILTER = 26
 _FILTER_STEP = struct.Struct("=HBBI")
 _FILTER_PROGRAM = struct.Struct("@HP")
 _BPF_LOAD_WORD = 0x20
+_BPF_LOAD_HALF = 0x28
+_BPF_LOAD_BYTE = 0x30
 _BPF_JUMP_EQUAL = 0x15
 _BPF_RETURN = 0x06
 
@@ -79,7 +83,8 @@ class Monitor:
     def __init__(self, own_port: int) -> None:
         """Begin to listen; what the netlink port `own_port` changed is left out where the kernel says who it was."""
         self._socket = open_netlink_socket(_RECEIVE_BUFFER)
-        _attach_filter(self._socket, own_port)
+        self._own_port = own_port
+        _attach_filter(self._socket, _leave_out(own_port))
         self._socket.setblocking(False)
         self._misses: list[Miss] = []
         self.is_drained = True
@@ -143,6 +148,15 @@ class Monitor:
             return set(Change)
         return changes
 
+    @contextmanager
+    def overlooking_fdb(self) -> Iterator[None]:
+        """Hear of no new forwarding entries meanwhile, for a caller who writes a great many and looks afterwards."""
+        _attach_filter(self._socket, _leave_out(self._own_port, fdb=True))
+        try:
+            yield
+        finally:
+            _attach_filter(self._socket, _leave_out(self._own_port))
+
     def take_misses(self) -> list[Miss]:
         """Return what the kernel has asked for, as far as `read_changes` has read, and forget it."""
         taken, self._misses = self._misses, []
@@ -159,20 +173,30 @@ class Monitor:
             self._misses.append(asked[1])
 
 
-def _attach_filter(opened: _socket.socket, port: int) -> None:
-    """Have the kernel drop messages that name this port, rather than waking us for each of our own changes."""
-    # Classic BPF (linux/filter.h) reads words in network byte order; nlmsg_pid lies 12 bytes into the message.
-    swapped = int.from_bytes(port.to_bytes(4, sys.byteorder), "big")
-    program = b"".join(
-        _FILTER_STEP.pack(code, jump_true, jump_false, operand)
-        for code, jump_true, jump_false, operand in (
-            (_BPF_LOAD_WORD, 0, 0, 12),
-            (_BPF_JUMP_EQUAL, 0, 1, swapped),
-            (_BPF_RETURN, 0, 0, 0),
-            (_BPF_RETURN, 0, 0, 0xFFFFFFFF),
-        )
-    )
-    steps = array("B", program)
+def _leave_out(port: int, *, fdb: bool = False) -> list[tuple[int, int, int, int]]:
+    """Return a filter that drops messages that name this port, rather than waking us for each of our own changes.
+
+    With `fdb` it drops those of new forwarding entries as well: the kernel names nobody there.
+    """
+    # nlmsg_pid lies 12 bytes into the message, nlmsg_type 4, and ndm_family behind the header.
+    steps = [(_BPF_LOAD_WORD, 0, 0, 12), (_BPF_JUMP_EQUAL, 4 if fdb else 0, 0 if fdb else 1, _swapped(port, 4))]
+    if fdb:
+        steps += [
+            (_BPF_LOAD_HALF, 0, 0, 4),
+            (_BPF_JUMP_EQUAL, 0, 3, _swapped(neighbour.RTM_NEWNEIGH, 2)),
+            (_BPF_LOAD_BYTE, 0, 0, netlink.HEADER_SIZE),
+            (_BPF_JUMP_EQUAL, 0, 1, AF_BRIDGE),
+        ]
+    return [*steps, (_BPF_RETURN, 0, 0, 0), (_BPF_RETURN, 0, 0, 0xFFFFFFFF)]
+
+
+def _swapped(number: int, size: int) -> int:
+    """Return a number of the machine's byte order as classic BPF reads it (linux/filter.h): in the network's."""
+    return int.from_bytes(number.to_bytes(size, sys.byteorder), "big")
+
+
+def _attach_filter(opened: _socket.socket, program: list[tuple[int, int, int, int]]) -> None:
+    steps = array("B", b"".join(_FILTER_STEP.pack(*step) for step in program))
     address, length = steps.buffer_info()
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _FILTER_PROGRAM.pack(length // _FILTER_STEP.size, address))
 

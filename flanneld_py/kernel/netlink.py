@@ -11,7 +11,7 @@ import struct
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -68,6 +68,16 @@ def encode_request(request: Request, sequence: int, extra_flags: int = 0) -> byt
     kind, flags, payload = request
     header = _HEADER.pack(HEADER_SIZE + len(payload), kind, flags | extra_flags | NLM_F_REQUEST, sequence, 0)
     return header + payload
+
+
+def encode_batch(requests: Iterable[Request], first: int, acknowledged: int) -> bytes:
+    """Write messages in one piece, numbered from `first`; the kernel is to acknowledge the one of this index."""
+    size, pack = HEADER_SIZE, _HEADER.pack
+    parts: list[bytes] = []
+    for sequence, (kind, flags, payload) in enumerate(requests, first):
+        ack = NLM_F_ACK if sequence == first + acknowledged else 0
+        parts += (pack(size + len(payload), kind, flags | ack | NLM_F_REQUEST, sequence, 0), payload)
+    return b"".join(parts)
 
 
 def walk(data: memoryview) -> Iterator[tuple[int, int, int, int]]:

@@ -87,12 +87,8 @@ class NetlinkSocket:
             return {}
         first = self._sequence + 1
         last = len(requests) - 1
-        data = b"".join(
-            netlink.encode_request(request, first + index, netlink.NLM_F_ACK if index == last else 0)
-            for index, request in enumerate(requests)
-        )
         self._sequence += len(requests)
-        self._socket.send(data)
+        self._socket.send(netlink.encode_batch(requests, first, last))
         failed: dict[int, tuple[int, str]] = {}
         for message in self._answers():
             if message.kind != netlink.NLMSG_ERROR:

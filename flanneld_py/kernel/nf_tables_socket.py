@@ -57,11 +57,7 @@ class NfTables:
         self._sequence += len(batch)
         # The answer to the last request tells that all are through; the kernel answers those that fail besides.
         last = len(batch) - 2
-        data = b"".join(
-            netlink.encode_request(request, first + index, netlink.NLM_F_ACK if index == last else 0)
-            for index, request in enumerate(batch)
-        )
-        self._send(data)
+        self._send(netlink.encode_batch(batch, first, last))
         for answer in self._answers(first):
             errno, said = netlink.decode_error(answer)
             if errno:

@@ -52,7 +52,7 @@ class EtcdAdmin:
         leases: dict[str, Lease] = {}
         rejected: dict[str, str] = {}
         async for page in self._client.pages(self._layout.leases):
-            some, others = await read_leases(self._layout, page.kvs)
+            some, others = read_leases(self._layout, page.kvs)
             leases.update(some)
             rejected.update(others)
         return leases, rejected

@@ -23,7 +23,7 @@ from flanneld_py.store.grpc_status import CallError, Status
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
     from flanneld_py.store.etcd_options import Endpoint, EtcdOptions
 
@@ -106,14 +106,15 @@ class EtcdClient:
             keys_only=keys_only,
             min_create_revision=created_after + 1 if created_after else 0,
         )
-        more = True
-        while more:
-            page = await self.call(RANGE, request)
-            more = page.more
-            if more:
-                request.key = page.kvs[-1].key + b"\0"
-                request.revision = request.revision or page.header.revision
-            yield page
+        page = await self.call(RANGE, request)
+        while page.more:
+            request.key = page.kvs[-1].key + b"\0"
+            request.revision = request.revision or page.header.revision
+            # etcd looks for the next page while this one is read.
+            async with _under_way(self.call(RANGE, request)) as following:
+                yield page
+                page = await following
+        yield page
 
     @asynccontextmanager
     async def stream(self, method: Method[Request, Response]) -> AsyncIterator[EtcdStream[Request, Response]]:
@@ -246,6 +247,17 @@ class EtcdClient:
             self._connection = None
             self._next = (self._next + 1) % len(self._options.endpoints)
             connection.channel.close()
+
+
+@asynccontextmanager
+async def _under_way(work: Coroutine[None, None, Response]) -> AsyncIterator[asyncio.Task[Response]]:
+    """Have something done meanwhile; it is given up where nobody waits for it in the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        if not task.cancel() and not task.cancelled():
+            task.exception()  # seen, whether or not it was raised where it was waited for
 
 
 class _StaleTokenError(EndpointError):

@@ -6,28 +6,28 @@ reason, not an error.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.allocator import SubnetPair, is_same_node
 from flanneld_py.core.lease import Lease, LeaseAttrs, parse_attrs, parse_key
-from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved
+from flanneld_py.core.lease_event import LeasePut, LeaseRejected, LeaseRemoved, LeaseSnapshot
 from flanneld_py.core.prefix import IPV4, format_address
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_api import KeyRange, keys_below
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from flanneld_py.core.lease_event import LeaseChange
     from flanneld_py.core.network_config import SubnetRange
     from flanneld_py.core.prefix import Prefix
+    from flanneld_py.store.etcd_watch import Page
 
 _LONGEST_REASON = 200
 _SLICE = 250
-"""Leases read at a stretch: a few milliseconds."""
+"""Leases read, and taken in, at a stretch: a few milliseconds."""
 _END = b"\n"
 _SAMPLES = 64
 """Subnets looked at before all names are read: enough where one in ten is free."""
@@ -70,20 +70,27 @@ def read_lease(name: str, record: pb.KeyValue) -> Lease | LeaseRejected:
         return LeaseRejected(name, str(error)[:_LONGEST_REASON])
 
 
-async def read_leases(layout: Layout, records: Sequence[pb.KeyValue]) -> tuple[dict[str, Lease], dict[str, str]]:
-    """Read a page of leases, and why others cannot be read, letting others run in between."""
+def read_leases(layout: Layout, records: Iterable[pb.KeyValue]) -> tuple[dict[str, Lease], dict[str, str]]:
+    """Read leases, and why others cannot be read."""
     leases: dict[str, Lease] = {}
     rejected: dict[str, str] = {}
-    for start in range(0, len(records), _SLICE):
-        for record in records[start : start + _SLICE]:
-            name = layout.lease_name(record.key)
-            lease = read_lease(name, record)
-            if isinstance(lease, LeaseRejected):
-                rejected[name] = lease.reason
-            else:
-                leases[name] = lease
-        await asyncio.sleep(0)
+    for record in records:
+        name = layout.lease_name(record.key)
+        lease = read_lease(name, record)
+        if isinstance(lease, LeaseRejected):
+            rejected[name] = lease.reason
+        else:
+            leases[name] = lease
     return leases, rejected
+
+
+def read_snapshot(layout: Layout, page: Page) -> Iterator[LeaseSnapshot]:
+    """Read a page of leases in parts, each small enough to be taken in at a stretch."""
+    count = len(page.keys)
+    for start in range(0, max(count, 1), _SLICE):
+        end = start + _SLICE
+        leases, rejected = read_leases(layout, page.keys[start:end])
+        yield LeaseSnapshot(leases, rejected, first=page.first and not start, last=page.last and end >= count)
 
 
 def read_event(layout: Layout, event: pb.Event) -> LeaseChange:

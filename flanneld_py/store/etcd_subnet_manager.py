@@ -5,17 +5,17 @@ Owns the putting together of client, watches and writes; each of them has a file
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from flanneld_py.core.lease_event import LeaseSnapshot
 from flanneld_py.core.prefix import IPV4
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_client import EtcdClient
 from flanneld_py.store.etcd_keyspace import EtcdKeyspace
 from flanneld_py.store.etcd_lease_finder import EtcdLeaseFinder
 from flanneld_py.store.etcd_leases import EtcdLeases
-from flanneld_py.store.etcd_records import Layout, read_event, read_leases
+from flanneld_py.store.etcd_records import Layout, read_event, read_snapshot
 from flanneld_py.store.etcd_watch import Changes, Page, RangeWatch
 from flanneld_py.store.watched_lease_finder import WatchedLeaseFinder
 
@@ -112,8 +112,9 @@ class EtcdSubnetManager:
         async with aclosing(self._follow(self._layout.leases)) as updates:
             async for update in updates:
                 if isinstance(update, Page):
-                    leases, rejected = await read_leases(self._layout, update.keys)
-                    yield [LeaseSnapshot(leases, rejected, first=update.first, last=update.last)]
+                    for part in read_snapshot(self._layout, update):
+                        yield [part]
+                        await asyncio.sleep(0)
                 else:
                     yield [read_event(self._layout, event) for event in update.events]
 

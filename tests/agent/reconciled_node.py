@@ -132,7 +132,7 @@ class ReconciledNode:
                 and reconciler.busy_since is None
                 and not reconciler._wake.is_set()
                 and not reconciler._dirty
-                and not reconciler._former
+                and not reconciler._wanted.has_changed
             )
 
         await until(is_quiet)

@@ -151,7 +151,7 @@ async def test_own_changes_are_no_drift(node, far, sender):
         node.lease_out(make_lease(index))
         await arrives(far, sender, f"10.5.{index}.7")
     await node.settled()
-    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.counts.drift.keys()
+    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.drift.counts.keys()
 
 
 @pytest.mark.parametrize("subnet", ["10.5.8.0/22", "10.5.9.0/26"])
@@ -262,7 +262,7 @@ async def test_more_lookups_at_once_than_are_allowed(make_node, store, sender):
     assert len(node.unreachable()) == 32
     assert node.state()[2]["10.5.0.0/16"] == (None, node.device(), False)
     await node.settled()
-    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.counts.drift.keys()
+    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.drift.counts.keys()
 
 
 async def test_own_subnet_without_a_bridge_is_not_unreachable(node, sender):
@@ -307,9 +307,9 @@ async def test_what_was_asked_while_nobody_could_hear_is_answered(node, far, sen
 
     def lose(message, scope):
         lost.append(message)
-        node.reconciler._monitor._lost_misses = True
+        node.reconciler.drift._monitor._lost_misses = True
 
-    monkeypatch.setattr(node.reconciler._monitor, "_note_miss", lose)
+    monkeypatch.setattr(node.reconciler.drift._monitor, "_note_miss", lose)
     await arrives(far, sender, IN_A)
     assert await sender.is_refused("10.5.77.7")
     assert lost

@@ -9,7 +9,7 @@ import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
 from flanneld_py.agent import table_writer
-from flanneld_py.core.entries import Nexthop
+from flanneld_py.core.entries import FdbEntry, Nexthop
 from flanneld_py.core.lease_event import LeaseRejected
 from flanneld_py.kernel import netlink, nexthop
 from flanneld_py.kernel.netlink import Request
@@ -413,12 +413,27 @@ async def test_vandalism_while_leases_change(node, host):
 
 async def test_full_comparison_mends_what_nobody_was_told_of(make_node, host, monkeypatch):
     node = make_node(resync_interval=0.05)
-    monkeypatch.setattr(node.reconciler._monitor, "read_changes", lambda scope, own_fdb: set())
+    monkeypatch.setattr(node.reconciler.drift._monitor, "read_changes", lambda scope, own_fdb: set())
     await node.begin(A, B)
     for name in ("route deleted", "FDB entry changed", "neighbour added", "device deleted"):
         host.do(lambda ipr, name=name: VANDALISM[name](node, ipr))
         await until(lambda: node.device() is not None)
         await node.follows(A, B)
+
+
+async def test_vandalism_while_a_new_device_is_filled(node, host, monkeypatch):
+    others = [make_lease(index) for index in range(10, 60)]
+
+    def write_and_vandalise(sock, batch, apply=table_writer.apply_batch):
+        monkeypatch.setattr(table_writer, "apply_batch", apply)
+        assert isinstance(batch[0].entry, FdbEntry)
+        failed = apply(sock, batch)
+        host.do(lambda ipr: VANDALISM["FDB entry changed"](node, ipr))
+        return failed
+
+    monkeypatch.setattr(table_writer, "apply_batch", write_and_vandalise)
+    await node.begin(A, *others)
+    await node.follows(A, *others)
 
 
 async def test_own_changes_are_no_drift(node):
@@ -428,7 +443,7 @@ async def test_own_changes_are_no_drift(node):
         await asyncio.sleep(0)
     node.remove(A)
     await node.settled()
-    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.counts.drift.keys()
+    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.drift.counts.keys()
 
 
 # Direct routing

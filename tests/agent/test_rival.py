@@ -17,10 +17,10 @@ async def test_a_rival_is_named_and_answered_once_a_second(host, caplog):
     await node.begin(lease)
     try:
         reconciler, device = node.reconciler, node.device()
-        while not reconciler.rival:
+        while not reconciler.drift.rival:
             host.do(lambda ipr: ipr.route("del", dst="10.5.2.0/24"))
             await until(lambda: "10.5.2.0/24" in host.routes())
-        assert reconciler.rival.endswith("keeps changing what is ours in the kernel")
+        assert reconciler.drift.rival.endswith("keeps changing what is ours in the kernel")
         assert caplog.text.count("keeps changing what is ours") == 1
         began, passes = time.monotonic(), reconciler.counts.passes
         for _ in range(3):

@@ -182,14 +182,18 @@ def test_a_kernel_without_nexthops_is_not_asked_for_them(ours):
 
 
 @pytest.fixture
-def watch(ours):
-    monitor = ours.host.namespace.run(Monitor, ours.host.sock.port)
+def monitor(ours):
+    opened = ours.host.namespace.run(Monitor, ours.host.sock.port)
+    yield opened
+    opened.close()
 
+
+@pytest.fixture
+def watch(ours, monitor):
     def changes(own_fdb=()):
         return monitor.read_changes(ours.scope, set(own_fdb))
 
-    yield changes
-    monitor.close()
+    return changes
 
 
 def test_nothing_has_happened(watch):
@@ -215,6 +219,19 @@ def test_fdb_changes_of_others_are_told_from_ours(ours, watch):
     assert watch(own) == {Change.FDB}
     ours.write([fdb], delete=True, sock=ours.host.other)
     assert watch(own) == {Change.FDB}
+
+
+def test_new_fdb_entries_alone_are_overlooked_where_that_is_asked_for(ours, monitor, watch):
+    with monitor.overlooking_fdb():
+        ours.write()
+        ours.write([ours.entries[0]], sock=ours.host.other)
+        assert watch() == set()
+        ours.write([ours.entries[0]], delete=True, sock=ours.host.other)
+        assert watch() == {Change.FDB}
+        ours.write([ours.entries[1]], delete=True, sock=ours.host.other)
+        assert watch() == {Change.NEIGHBOUR}
+    ours.write([ours.entries[0]], sock=ours.host.other)
+    assert watch() == {Change.FDB}
 
 
 FOREIGN_CHANGES = {
