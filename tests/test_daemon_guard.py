@@ -32,7 +32,9 @@ PORT = 7000
 class Attacked:
     """A node with a pod, a member that exists only by its lease, and a place on the underlay to send as anybody."""
 
-    def __init__(self, cluster, make_namespace, *words):
+    def __init__(self, cluster, make_namespace, *words, nftables=False):
+        if nftables:
+            cluster.set_config('{"Network":"10.5.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}')
         self.cluster, self.node = cluster, cluster.add_node()
         cluster.ctl("put", f"{PREFIX}/subnets/{MEMBERS_SUBNET}", VALUE)
         self.words = words
@@ -79,8 +81,8 @@ class Attacked:
 def attack(cluster, make_namespace):
     made = []
 
-    def make(*words):
-        made.append(Attacked(cluster, make_namespace, *words))
+    def make(*words, **options):
+        made.append(Attacked(cluster, make_namespace, *words, **options))
         return made[-1]
 
     yield make
@@ -113,7 +115,7 @@ def test_nothing_of_a_stranger_reaches_a_pod(attack):
     assert attacked.came_before(b"last") == []
     guard = attacked.guard
     assert guard["mode"] == "drop"
-    assert guard["dropped"] == {"stranger": 5, "no IP": 0, "foreign inner source": 3, "fragment": 0}
+    assert guard["dropped"] == {"stranger": 5, "no IP": 0, "foreign inner source": 3, "fragment": 0, "pod": 0}
 
 
 def test_a_member_reaches_a_pod_by_its_own_address_and_by_what_is_allowed(attack):
@@ -261,3 +263,36 @@ def test_another_port_of_the_configuration_is_guarded_from_the_next_start_on(att
     attacked.start().says("guard armed")
     wait_until(lambda: "dport 4789" in members(attacked.node))
     assert "dport 8472" not in members(attacked.node)
+
+
+def sent_by_pod(attacked, *ports):
+    """Have the pod send to the member, to each port in turn; return by port whose datagrams got to the underlay."""
+    attacked.node.do(
+        lambda ipr: ipr.neigh(
+            "replace", dst=MEMBER, lladdr="02:00:00:00:00:77", ifindex=attacked.node.uplink, state=0x80
+        )
+    )
+    seen = {}
+    with attacked.cluster.namespace.run(socket.socket, socket.AF_PACKET, socket.SOCK_RAW, 0x0300) as wire:
+        wire.bind((f"node{attacked.node.number}", 3))
+        wire.settimeout(10)
+        with attacked.pod.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            for port in ports:
+                sending.sendto(b"smuggled", (MEMBER, port))
+        while ports[-1] not in seen:
+            frame = Ether(wire.recv(2000))
+            if frame.haslayer(UDP) and b"smuggled" in bytes(frame):
+                seen[frame[UDP].dport] = frame[IP].src
+    return seen
+
+
+@pytest.mark.parametrize("nftables", [True, False], ids=["nftables", "iptables"])
+def test_masquerading_lends_no_pod_its_nodes_name_at_other_nodes_tunnels(attack, nftables):
+    """Masqueraded, what a pod sends to another node's tunnel port would come from a member there."""
+    attacked = attack("--ip-masq", "--guard=off", nftables=nftables)
+    assert sent_by_pod(attacked, 8472, 8473) == {8472: attacked.node.address, 8473: attacked.node.address}
+    attacked.daemon.stop()
+    attacked.words = ("--ip-masq",)
+    attacked.start().says("guard armed")
+    assert sent_by_pod(attacked, 8472, 8473) == {8473: attacked.node.address}
+    assert attacked.guard["dropped"]["pod"] == 1

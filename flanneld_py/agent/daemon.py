@@ -213,6 +213,7 @@ def _make_guard(options: Options, node: Node, on_demand: OnDemand | None) -> Gua
         node.backend.claim_name,
         node.backend.tunnel_port,
         node.config,
+        masqueraded=tuple(own for _, own in _nets(node)) if options.rules.masquerade else (),
         on_demand=on_demand is not None,
     )
 

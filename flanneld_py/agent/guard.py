@@ -156,9 +156,13 @@ def make_guard(
     port: TunnelPort | None,
     config: NetworkConfig,
     *,
+    masqueraded: tuple[Prefix, ...],
     on_demand: bool,
 ) -> Guard:
-    """Return the guard for a backend's port, off where it cannot be; `name` tells one network's table from others."""
+    """Return the guard for a backend's port, off where it cannot be; `name` tells one network's table from others.
+
+    `masqueraded` are the subnets of pods that get this node's address when they send beyond the network.
+    """
     if mode == OFF:
         return Guard(mode, None, "it is switched off")
     if port is None:
@@ -173,5 +177,5 @@ def make_guard(
         log.warning("guard is off: this kernel has no nftables, or does not let us use it; modprobe nf_tables")
         return Guard(mode, None, "this kernel has no nftables, or does not let us use it")
     families = tuple(part.network.family for part in config.ranges)
-    plan = GuardPlan(port, families, allowed, mode == DROP)
+    plan = GuardPlan(port, families, allowed, mode == DROP, masqueraded)
     return Guard(mode, GuardTable(name, plan, [(part.network.family, part.subnet_len) for part in config.ranges]))

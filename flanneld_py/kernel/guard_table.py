@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.netlink import Request
 
 _INPUT = nf_tables.Hook(1, -150)
+_BEFORE_MASQUERADING = nf_tables.Hook(4, 99)
 _PROTOCOLS = {IPV4: nf_tables.NFPROTO_IPV4, IPV6: nf_tables.NFPROTO_IPV6}
 _ETHERTYPES = {IPV4: b"\x08\x00", IPV6: b"\x86\xdd"}
 _VERSIONS = {IPV4: b"\x40", IPV6: b"\x60"}
@@ -45,18 +46,24 @@ _AWAITED = "awaited"
 """The set that holds UDP as long as a daemon that was stopped is waited for."""
 _NFT_INET_PROTO = 12
 
-STRANGER, NO_IP, FOREIGN, FRAGMENT = "stranger", "no IP", "foreign inner source", "fragment"
+STRANGER, NO_IP, FOREIGN, FRAGMENT, POD = "stranger", "no IP", "foreign inner source", "fragment", "pod"
 """Why a packet is dropped: its outer source is no member's; the frame holds no IP of the family; its inner source is
-not that member's; it is an IPv6 fragment to the port, or one that hides where it goes."""
+not that member's; it is an IPv6 fragment to the port, or one that hides where it goes; a pod here sends it, and
+masquerading would lend it this node's name."""
 
 
 class GuardPlan(NamedTuple):
-    """What the guard is to do: `drop` or only count; `allowed` are inner sources that any member may send with."""
+    """What the guard is to do: `drop` or only count; `allowed` are inner sources that any member may send with.
+
+    `own` are the subnets of pods that this node masquerades: what they send to the port of other nodes would come from
+    a member there.
+    """
 
     port: TunnelPort
     families: tuple[int, ...]
     allowed: tuple[Prefix, ...]
     drop: bool
+    own: tuple[Prefix, ...] = ()
 
 
 class GuardTable:
@@ -113,7 +120,19 @@ class GuardTable:
         self._armed = True
         if self._opened.holds(INET, self._name, self._chain_requests()):
             return False
-        self._execute(self._rewrite())
+        try:
+            self._execute(self._rewrite())
+        except KernelError:
+            whole = self._plan
+            if not whole.own:
+                raise
+            # Old kernels have no chains for NAT in tables of both families; the tunnel can be guarded without.
+            self._plan = whole._replace(own=())
+            try:
+                self._execute(self._rewrite())
+            except KernelError:
+                self._plan = whole
+                raise
         # What is not there cannot be deleted.
         self._execute([self._awaited_set(), nf_tables.delete_set(INET, self._name, _AWAITED)])
         return True
@@ -136,13 +155,13 @@ class GuardTable:
             ),
         ]
         has_lapsed = load_meta(nf_tables.META_L4PROTO), nf_tables.look_up(_AWAITED, inverted=True)
-        accept = self._rule("input", *has_lapsed, nf_tables.verdict(nf_tables.NF_ACCEPT))
-        self._execute([*self._take_away(), *awaited, *self._chain_requests(accept)])
+        accept = nf_tables.verdict(nf_tables.NF_ACCEPT)
+        self._execute([*self._take_away(), *awaited, *self._chain_requests(*has_lapsed, accept)])
 
     def read_counts(self) -> dict[str, int]:
         """Return how many packets were dropped, or would have been, by reason. Raises KernelError."""
         request = nf_tables.get_rules(INET, self._name)
-        counts = dict.fromkeys((STRANGER, NO_IP, FOREIGN, FRAGMENT), 0)
+        counts = dict.fromkeys((STRANGER, NO_IP, FOREIGN, FRAGMENT, POD), 0)
         for reason, packets in self._opened.dump(request, nf_tables.decode_count):
             if reason in counts:
                 counts[reason] += packets
@@ -182,21 +201,23 @@ class GuardTable:
         return [*self._take_away(), *self._chain_requests()]
 
     def _take_away(self) -> list[Request]:
-        # What is not there cannot be deleted; so it is made first.
-        chains = [request for request in self._chain_requests() if request.kind == nf_tables.NEWCHAIN]
-        names = ("input", "tunnel", "fragment")
+        names = self._opened.read_chains(INET, self._name)
+        # Rules of one lead to another: all go before the first chain does.
         flush = [nf_tables.flush_chain(INET, self._name, name) for name in names]
-        delete = [nf_tables.delete_chain(INET, self._name, name) for name in names]
-        return [*chains, *flush, *delete]
+        return [*flush, *(nf_tables.delete_chain(INET, self._name, name) for name in names)]
 
-    def _chain_requests(self, *before: Request) -> list[Request]:
-        """Return what makes the chains; `before` are rules that come first."""
-        chains = [
-            nf_tables.new_chain(INET, self._name, "input", "filter", _INPUT),
-            nf_tables.new_chain(INET, self._name, "tunnel"),
-            nf_tables.new_chain(INET, self._name, "fragment"),
+    def _chain_requests(self, *lapse: bytes) -> list[Request]:
+        """Return what makes the chains; `lapse` is what accepts all where it applies."""
+        bases = {"input": ("filter", _INPUT)} | ({"pods": ("nat", _BEFORE_MASQUERADING)} if self._plan.own else {})
+        return [
+            *(nf_tables.new_chain(INET, self._name, name, *base) for name, base in bases.items()),
+            *(nf_tables.new_chain(INET, self._name, name) for name in ("tunnel", "fragment")),
+            *(self._rule(name, *lapse) for name in bases if lapse),
+            *self._input_rules(),
+            *self._fragment_rules(),
+            *self._tunnel_rules(),
+            *self._pod_rules(),
         ]
-        return [*chains, *before, *self._input_rules(), *self._fragment_rules(), *self._tunnel_rules()]
 
     def _rule(self, chain: str, *expressions: bytes, comment: str = "") -> Request:
         return nf_tables.append_rule(INET, self._name, chain, *expressions, comment=comment)
@@ -268,6 +289,14 @@ class GuardTable:
             rules += [self._refuse("tunnel", NO_IP, *_is_family(family), *test) for test in self._is_no(family)]
         return [*rules, self._refuse("tunnel", FOREIGN)]
 
+    def _pod_rules(self) -> list[Request]:
+        return [
+            self._refuse(
+                "pods", POD, *_is_family(one.family), *self._is_to_port(), *_lies_in(one, _load_outer(one.family))
+            )
+            for one in self._plan.own
+        ]
+
     def _holds(self, family: int) -> tuple[bytes, ...]:
         """Test that packet and inner packet are of this family."""
         return *_is_family(family), *self._inner_is(family, equal=True)
@@ -322,6 +351,12 @@ def _is_member(family: int, *, inverted: bool = False) -> tuple[bytes, ...]:
     """Test that the outer source is a member's: each is admitted with itself as inner source."""
     both = _load_outer(family), _load_outer(family, _SECOND[family])
     return *both, nf_tables.look_up(set_name(family, bits(family)), inverted=inverted)
+
+
+def _lies_in(prefix: Prefix, loaded: bytes) -> tuple[bytes, ...]:
+    """Test that an address that is loaded lies in a prefix."""
+    family = prefix.family
+    return loaded, mask(_mask_of(family, prefix.length)), compare(encode_address(family, prefix.address))
 
 
 def _mask_of(family: int, length: int) -> bytes:

@@ -276,6 +276,12 @@ def expression(name: str, *attributes: bytes) -> bytes:
     return netlink.encode_nested(LIST_ELEMENT, text(1, name), *data)
 
 
+def decode_chain_name(answer: Message) -> tuple[str, str]:
+    """Read a chain as its table and its name."""
+    attributes = netlink.decode_attributes(answer.payload, GENERIC.size)
+    return netlink.decode_text(attributes[CHAIN_TABLE]), netlink.decode_text(attributes[CHAIN_NAME])
+
+
 def decode_count(answer: Message) -> tuple[str, int]:
     """Read a rule as its comment and how many packets it has counted."""
     attributes = netlink.decode_attributes(payload_of(answer))

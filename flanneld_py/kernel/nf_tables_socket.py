@@ -82,6 +82,11 @@ class NfTables:
             if not interrupted:
                 return found
 
+    def read_chains(self, family: int, table: str) -> list[str]:
+        """Return the names of a table's chains. Raises KernelError."""
+        found = self.dump(nf_tables.message(nf_tables.GETCHAIN, family), nf_tables.decode_chain_name)
+        return [name for where, name in found if where == table]
+
     def holds(self, family: int, table: str, wanted: Sequence[Request]) -> bool:
         """Say whether a table holds just these chains and rules, each chain's in this order. Raises KernelError."""
         chains = self.dump(nf_tables.get_chains(family), nf_tables.payload_of)

@@ -16,7 +16,7 @@ from flanneld_py.core.peer_traffic import PeerTraffic
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import Prefix, bits, parse_prefix
 from flanneld_py.core.tunnel_port import TunnelPort, admission
-from flanneld_py.kernel import nf_tables
+from flanneld_py.kernel import guard_table, nf_tables
 from flanneld_py.kernel.guard_members import read_received
 from flanneld_py.kernel.guard_table import (
     FOREIGN,
@@ -51,9 +51,9 @@ UDP_PORT = TunnelPort(8285, 8)
 
 
 class Guarded:
-    def __init__(self, wire, port=None, *, drop=True, families=(4, 6)):
+    def __init__(self, wire, port=None, *, drop=True, families=(4, 6), own=()):
         self.wire = wire
-        plan = GuardPlan(port or vxlan_port(8472, 1), families, tuple(map(parse_prefix, ALLOWED.values())), drop)
+        plan = GuardPlan(port or vxlan_port(8472, 1), families, tuple(map(parse_prefix, ALLOWED.values())), drop, own)
         lengths = [(4, 24), (6, 64)]
         self.table = wire.node.run(GuardTable, "flannel.1", plan, [one for one in lengths if one[0] in families])
         wire.opened.append(self.table)
@@ -387,6 +387,13 @@ def test_without_a_time_it_is_disarmed_at_once(wire, family):
     guarded = Guarded(wire)
     guarded.table.disarm()
     assert arrives(guarded, family, [outer(family, FAR[family]) / vxlan(inner(family, POD[family]))]) == 1
+
+
+def test_the_tunnel_is_guarded_where_the_kernel_has_no_chain_for_what_pods_send(wire, family, monkeypatch):
+    monkeypatch.setattr(guard_table, "_BEFORE_MASQUERADING", nf_tables.Hook(99, 99))
+    guarded = Guarded(wire, own=(parse_prefix("10.5.1.0/24"),))
+    assert arrives(guarded, family, [outer(family, FAR[family]) / vxlan(inner(family, POD[family]))]) == 0
+    assert not guarded.table.arm()
 
 
 def test_guards_are_known_by_name_and_taken_away_one_by_one(wire):
