@@ -122,7 +122,7 @@ async def _run(options: Options) -> None:
         on_demand = _make_on_demand(options, node, store, sock, rng)
         devices = devices_of(node, on_demand=on_demand is not None)
         if on_demand is None:
-            _answer_no_more(devices)
+            _answer_no_more(sock, devices)
         guard = _make_guard(options, node, on_demand)
         former = _find_former(options, node, devices.values(), guard, sock)
         ground = _make_ground(options, node, devices, sock)
@@ -246,10 +246,10 @@ def _find_former(options: Options, node: Node, devices: Iterable[Device], guard:
     return find_former(sock, present, networks, read_former_subnets(options.subnet_file))
 
 
-def _answer_no_more(devices: dict[int, Device]) -> None:
+def _answer_no_more(sock: NetlinkSocket, devices: dict[int, Device]) -> None:
     for family, device in devices.items():
         try:
-            stop_asking(device.name, family)
+            stop_asking(sock, device.name, family)
         except KernelError as error:
             log.warning("settings of on-demand operation stay: device=%s reason=%s", device.name, error)
 

@@ -19,6 +19,7 @@ from flanneld_py.kernel.dataplane import Scope
 from flanneld_py.kernel.device import ensure_device
 from flanneld_py.kernel.forwarding import heed_routers, host_settings, lenient_check
 from flanneld_py.kernel.host import read_routes
+from flanneld_py.kernel.miss import ensure_asking
 from flanneld_py.kernel.sysctl import ensure_sysctl
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class GroundKeeper:
             ensured = ensure_device(self._sock, device)
             indexes[family] = ensured.ifindex
             self._mend_offload(device)
+            self._mend_asking(device, family, ensured.ifindex)
             changed |= ensured.created or bool(ensured.mended)
             self.device_is_new |= ensured.created
             if ensured.created:
@@ -156,6 +158,17 @@ class GroundKeeper:
             if device.name not in self._told:
                 self._told.add(device.name)
                 log.warning("traffic may stall: %s; run ethtool -K %s tx off", error, device.name)
+
+    def _mend_asking(self, device: Device, family: int, ifindex: int) -> None:
+        """Have the kernel ask us for what is sent to by the device, if it is to."""
+        try:
+            if device.asks and ensure_asking(self._sock, ifindex, device.name, family):
+                log.info("the kernel asks for neighbours: device=%s", device.name)
+        except KernelError as error:
+            name = f"neighbours of {device.name}"
+            if name not in self._told:
+                self._told.add(name)
+                log.warning("no peer can be found on demand: device=%s reason=%s", device.name, error)
 
     def _mend_blackholes(self) -> None:
         for subnet, wanted in self._blackholes.items():

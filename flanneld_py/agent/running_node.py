@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import sdnotify
 
 from flanneld_py.core.peer import Members
 from flanneld_py.core.subnet_env import SubnetEnv
-from flanneld_py.kernel.miss import asking
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,7 +44,7 @@ def members_of(node: Node) -> Members:
 def devices_of(node: Node, *, on_demand: bool) -> dict[int, Device]:
     """Return the devices that the node needs, by the address family that each carries."""
     devices = node.backend.devices(node.held.lease._replace(attrs=node.request.attrs))
-    return {family: asking(device, family) for family, device in devices.items()} if on_demand else devices
+    return {family: replace(device, asks=on_demand) for family, device in devices.items()}
 
 
 @dataclass(slots=True)

@@ -33,7 +33,8 @@ class Device:
     """A wanted device: up, with exactly these addresses (link-local ones aside); `mtu` in bytes.
 
     `mac` is empty for one that has none. `sysctls` holds settings that it wants; to keep them is its owner's business.
-    `make` makes it where rtnetlink cannot, and raises OSError.
+    `make` makes it where rtnetlink cannot, and raises OSError. `asks` has the kernel ask us for the neighbours on it,
+    which is its owner's business as well (`kernel/miss.py`).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Device:
     options: LinkOptions
     sysctls: tuple[Sysctl, ...] = ()
     make: Callable[[], None] | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ only until its queued packets are on their way: what comes after follows the pee
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flanneld_py.core.errors import KernelError
 from flanneld_py.core.misses import Miss
-from flanneld_py.kernel import errnos, netlink
+from flanneld_py.core.prefix import IPV4, IPV6
+from flanneld_py.kernel import netlink
 from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, SYSCTL_NAMES, encode_address
+from flanneld_py.kernel.link import read_link
 from flanneld_py.kernel.neighbour import (
     NDA_DST,
     NDA_LLADDR,
@@ -27,18 +27,25 @@ from flanneld_py.kernel.neighbour import (
     encode_replace_fdb,
 )
 from flanneld_py.kernel.netlink import Request
-from flanneld_py.kernel.sysctl import ensure_sysctl, read_sysctl
+from flanneld_py.kernel.sysctl import read_sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flanneld_py.core.entries import FdbEntry
-    from flanneld_py.kernel.device import Device
     from flanneld_py.kernel.netlink import Message
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
-_ASKING = {"app_solicit": "1", "ucast_solicit": "0", "mcast_solicit": "0"}
-_NOT_ASKING = {"app_solicit": "0", "ucast_solicit": "3", "mcast_solicit": "3"}
+_RTM_SETNEIGHTBL = 67
+_NDTMSG = struct.Struct("=BxH")
+_NDTA_NAME = 1
+_NDTA_PARMS = 6
+_NDTPA_IFINDEX = 1
+_TABLES = {IPV4: b"arp_cache\0", IPV6: b"ndisc_cache\0"}
+_SETTINGS = {"app_solicit": 9, "ucast_solicit": 10, "mcast_solicit": 11}
+"""NDTPA_…: how many questions go to user space, to a known neighbour itself, and to all on the link."""
+_ASKING = {"app_solicit": 1, "ucast_solicit": 0, "mcast_solicit": 0}
+_NOT_ASKING = {"app_solicit": 0, "ucast_solicit": 3, "mcast_solicit": 3}
 """What a new device has (net/ipv4/arp.c, arp_tbl; net/ipv6/ndisc.c, nd_tbl); a network namespace does not show its own
 defaults."""
 _NUD_INCOMPLETE = 0x01
@@ -50,34 +57,45 @@ _TICKS = 100
 """USER_HZ: what the kernel counts ages in towards user space."""
 
 
-def asking(device: Device, family: int) -> Device:
-    """Return the device with the settings that make the kernel ask us for its neighbours of a family, once.
+def ensure_asking(sock: NetlinkSocket, ifindex: int, name: str, family: int) -> bool:
+    """Have the kernel ask us for a device's neighbours of a family, once; return whether it did not.
 
-    It asks nobody else: no ARP, and no neighbour solicitation (net/ipv6/ndisc.c, ndisc_solicit).
+    It asks nobody else: no ARP, and no neighbour solicitation (net/ipv6/ndisc.c, ndisc_solicit). Raises KernelError.
     """
-    settings = tuple(((*_settings_of(device.name, family), key), value) for key, value in _ASKING.items())
-    return replace(device, sysctls=device.sysctls + settings)
+    if _read_settings(name, family) == _ASKING:
+        return False
+    _write_settings(sock, ifindex, family, _ASKING)
+    return True
 
 
-def _settings_of(name: str, family: int) -> tuple[str, ...]:
-    return ("net", SYSCTL_NAMES[family], "neigh", name)
-
-
-def stop_asking(name: str, family: int) -> None:
-    """Undo `asking` on a device that has these settings: the kernel does by its neighbours as on other devices.
+def stop_asking(sock: NetlinkSocket, name: str, family: int) -> None:
+    """Undo `ensure_asking`, if it was done: the kernel does by a device's neighbours as on other devices.
 
     Raises KernelError.
     """
-    path = _settings_of(name, family)
-    try:
-        if read_sysctl(*path, "app_solicit") != _ASKING["app_solicit"]:
-            return
-    except KernelError as error:
-        if error.errno in errnos.ABSENT:
-            return
-        raise
-    for key, value in _NOT_ASKING.items():
-        ensure_sysctl(value, *path, key)
+    device = read_link(sock, name)
+    if device is not None and _read_settings(name, family)["app_solicit"] == _ASKING["app_solicit"]:
+        _write_settings(sock, device.ifindex, family, _NOT_ASKING)
+
+
+def _read_settings(name: str, family: int) -> dict[str, int]:
+    return {key: int(read_sysctl("net", SYSCTL_NAMES[family], "neigh", name, key)) for key in _SETTINGS}
+
+
+def _write_settings(sock: NetlinkSocket, ifindex: int, family: int, values: dict[str, int]) -> None:
+    """Write settings by netlink: in most containers /proc/sys can be read only."""
+    payload = b"".join(
+        (
+            _NDTMSG.pack(AF_OF[family], 0),
+            netlink.encode_attribute(_NDTA_NAME, _TABLES[family]),
+            netlink.encode_nested(
+                _NDTA_PARMS,
+                netlink.encode_u32(_NDTPA_IFINDEX, ifindex),
+                *(netlink.encode_u32(_SETTINGS[key], value) for key, value in values.items()),
+            ),
+        )
+    )
+    sock.execute(Request(_RTM_SETNEIGHTBL, 0, payload), f"write what is asked for neighbours by {ifindex}")
 
 
 def decode_miss(message: Message) -> tuple[int, Miss] | None:

@@ -5,26 +5,31 @@ import errno
 import random
 import socket
 import struct
+from ipaddress import ip_address
 
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.core.lease import encode_attrs, encode_key
-from flanneld_py.core.prefix import IPV4, format_address
+from flanneld_py.core.prefix import IPV4, IPV6, format_address
 from flanneld_py.store.subnet_manager import HeldLease
-from tests.agent.reconciled_node import ReconciledNode
+from tests.agent.reconciled_node import DUAL, V4, V6, ReconciledNode
 from tests.host import ADDRESS, ADDRESS6, UPLINK, Host, parse_prefix
+from tests.pod_packets import SOCKETS
 from tests.waiting import until
 
-NETWORKS = {parse_prefix("10.5.0.0/16"): 24}
+NETWORKS = {IPV4: parse_prefix("10.5.0.0/16"), IPV6: parse_prefix("fd42::/48")}
+LENGTHS = {IPV4: 24, IPV6: 64}
 FAR_ADDRESS = "172.30.0.1"
-PEERS = "172.30.1.0/24"
+FAR_ADDRESS6 = "fd30::1"
+PEERS, PEERS6 = "172.30.1.0/24", "fd30::1:0/112"
 """The PublicIPs of the peers: all of them the far side's."""
 VXLAN_PORT = 8472
 UNREACHABLE = 7
 PERMANENT, NOARP = 0x80, 0x40
 RESOLVED = 0x02 | 0x04 | 0x08 | 0x10 | NOARP | PERMANENT
 _IP_PKTINFO = 8
-_IP_RECVERR = 11
+AF = {IPV4: 2, IPV6: 10}
+CONFIGS = {(IPV4,): V4, (IPV6,): V6, (IPV4, IPV6): DUAL}
 
 
 class FarSide:
@@ -32,36 +37,46 @@ class FarSide:
 
     def __init__(self, namespace):
         self.namespace = namespace
-        self._socket = None
+        self._sockets = []
         self.packets = []
         """(outer destination, inner destination MAC, inner destination, payload) of each UDP packet that came."""
 
     def listen(self):
-        def open_socket():
-            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        def open_socket(family, level, option):
+            opened = socket.socket(family, socket.SOCK_DGRAM)
+            opened.setsockopt(level, option, 1)
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             opened.setblocking(False)
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             opened.bind(("", VXLAN_PORT))
             return opened
 
-        self._socket = self.namespace.run(open_socket)
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        for kind in (
+            (socket.AF_INET, socket.IPPROTO_IP, _IP_PKTINFO),
+            (socket.AF_INET6, socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+        ):
+            opened = self.namespace.run(open_socket, *kind)
+            self._sockets.append(opened)
+            asyncio.get_running_loop().add_reader(opened, self._read, opened)
 
-    def _read(self):
-        data, ancillary, _, _ = self._socket.recvmsg(2048, 64)
-        frame = data[8:]
-        if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_UDP:
-            return
+    def _read(self, opened):
+        data, ancillary, _, _ = opened.recvmsg(2048, 64)
         [(_, _, info)] = ancillary
-        self.packets.append(
-            (socket.inet_ntoa(info[8:12]), frame[:6].hex(":"), socket.inet_ntoa(frame[30:34]), frame[42:])
-        )
+        outer = ip_address(info[8:12] if opened.family == socket.AF_INET else info[:16])
+        frame = data[8:]
+        if frame[12:14] == b"\x08\x00" and frame[23] == socket.IPPROTO_UDP:
+            inner, payload = ip_address(frame[30:34]), frame[42:]
+        elif frame[12:14] == b"\x86\xdd" and frame[20] == socket.IPPROTO_UDP:
+            inner, payload = ip_address(frame[38:54]), frame[62:]
+        else:
+            return
+        self.packets.append((str(outer), frame[:6].hex(":"), str(inner), payload))
 
     def close(self):
-        if self._socket is not None:
-            asyncio.get_running_loop().remove_reader(self._socket)
-            self._socket.close()
+        for opened in self._sockets:
+            asyncio.get_running_loop().remove_reader(opened)
+            opened.close()
 
     def payloads(self, address):
         return [payload for _, _, inner, payload in self.packets if inner == address]
@@ -87,6 +102,7 @@ class NodeHost(Host):
         ipr.addr("add", index=uplink, address=ADDRESS6, prefixlen=64, flags=0x02)
         self._far.run(self._make_far_side)
         ipr.route("add", dst=PEERS, gateway=FAR_ADDRESS)
+        ipr.route("add", dst=PEERS6, gateway=FAR_ADDRESS6, oif=uplink, family=10)
 
     @staticmethod
     def _make_far_side():
@@ -98,17 +114,20 @@ class NodeHost(Host):
                 ipr.link("set", index=index, state="up")
             ipr.addr("add", index=far, address=FAR_ADDRESS, prefixlen=16)
             ipr.route("add", dst=PEERS, oif=lo, type="local", table=255, scope=254)
+            ipr.addr("add", index=far, address=FAR_ADDRESS6, prefixlen=64, flags=0x02)
+            ipr.route("add", dst=PEERS6, oif=lo, type="local", table=255, family=10)
 
 
 class OnDemandNode(ReconciledNode):
     """`store` is the cluster's MemoryStore, `finder` what the node finds single leases by."""
 
-    def __init__(self, host, store, *, idle=1e6, refused_for=1e6, finder=None, **keys):
+    def __init__(self, host, store, *, families=(IPV4,), idle=1e6, refused_for=1e6, finder=None, **keys):
         self.store = store
         self.rng = random.Random(0)  # noqa: S311 - repeatable
         self.finder = finder or store.finder()
-        self.on_demand = OnDemand(host.sock, self.finder, NETWORKS, self.rng, idle=idle, refused_for=refused_for)
-        super().__init__(host, on_demand=self.on_demand, **keys)
+        networks = {NETWORKS[family]: LENGTHS[family] for family in families}
+        self.on_demand = OnDemand(host.sock, self.finder, networks, self.rng, idle=idle, refused_for=refused_for)
+        super().__init__(host, CONFIGS[families], on_demand=self.on_demand, **keys)
         store.put(self.own_key, encode_attrs(self.lease.attrs))
 
     async def start(self):
@@ -147,24 +166,24 @@ class OnDemandNode(ReconciledNode):
         """How many subnets are being looked up."""
         return sum(part.table.pending for part in self.on_demand._parts.values())
 
-    def unresolved(self):
+    def unresolved(self, family=IPV4):
         """The neighbours on the tunnel that the kernel has no MAC for."""
-        device = self.device()
-        found = self.host.do(lambda ipr: list(ipr.get_neighbours(family=2, ifindex=device)))
+        device = self.device(family)
+        found = self.host.do(lambda ipr: list(ipr.get_neighbours(family=AF[family], ifindex=device)))
         return [entry.get_attr("NDA_DST") for entry in found if not entry["state"] & RESOLVED]
 
-    def unreachable(self):
+    def unreachable(self, family=IPV4):
         """The subnets with an `unreachable` route."""
-        found = self.host.do(lambda ipr: list(ipr.get_routes(family=2, table=254)))
+        found = self.host.do(lambda ipr: list(ipr.get_routes(family=AF[family], table=254)))
         return {f"{route.get_attr('RTA_DST')}/{route['dst_len']}" for route in found if route["type"] == UNREACHABLE}
 
     def wanted(self, *leases, family=IPV4, direct=False):
         fdb, neighbours, routes = super().wanted(*leases, family=family, direct=direct)
-        return fdb, neighbours, routes | {"10.5.0.0/16": (None, self.device(), False)}
+        return fdb, neighbours, routes | {str(NETWORKS[family]): (None, self.device(family), False)}
 
     def state(self, family=IPV4):
         fdb, neighbours, routes = super().state(family)
-        return fdb, neighbours, {dst: value for dst, value in routes.items() if dst != PEERS}
+        return fdb, neighbours, {dst: value for dst, value in routes.items() if dst not in {PEERS, PEERS6}}
 
 
 class Sender:
@@ -175,11 +194,13 @@ class Sender:
         self._sockets = {}
 
     def _open(self, address):
+        family, level, option = SOCKETS[ip_address(address).version]
+
         def connect():
-            opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            opened = socket.socket(family, socket.SOCK_DGRAM)
             opened.setblocking(False)
             # Else the kernel tells of TCP's errors only.
-            opened.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            opened.setsockopt(level, option, 1)
             return opened
 
         if address not in self._sockets:

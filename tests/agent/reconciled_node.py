@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from dataclasses import replace
 from ipaddress import ip_address
 
 from flanneld_py.agent.ground import GroundKeeper
@@ -15,7 +16,6 @@ from flanneld_py.core.lease_table import LeaseTable
 from flanneld_py.core.network_config import parse_network_config
 from flanneld_py.core.peer import Members
 from flanneld_py.core.underlay import AddressOf, Interface, Uplink
-from flanneld_py.kernel.miss import asking
 from tests.host import ADDRESS, ADDRESS6, IPV4, IPV6, UPLINK, mac, number, parse_prefix
 from tests.waiting import until
 
@@ -75,9 +75,10 @@ class ReconciledNode:
             self.lease.subnets,
             interface.prefixes,
         )
-        devices = backend.devices(self.lease)
-        if on_demand is not None:
-            devices = {family: asking(device, family) for family, device in devices.items()}
+        devices = {
+            family: replace(device, asks=on_demand is not None)
+            for family, device in backend.devices(self.lease).items()
+        }
         ground = self.ground = GroundKeeper(
             host.sock, backend, config, devices, uplink=host.uplink, has_nexthops=has_nexthops
         )

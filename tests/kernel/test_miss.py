@@ -2,19 +2,20 @@
 
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 
-from flanneld_py.core.entries import FdbEntry, Kind, Neighbour, Route
+from flanneld_py.core.entries import UNREACHABLE, FdbEntry, Kind, Neighbour, Route
 from flanneld_py.core.misses import Miss
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import host_prefix, parse_interface
-from flanneld_py.kernel import dataplane, miss, sysctl
+from flanneld_py.kernel import dataplane, miss
 from flanneld_py.kernel.device import Device, ensure_device
 from flanneld_py.kernel.monitor import Monitor
 from flanneld_py.kernel.vxlan import vxlan_options
 from tests.agent.on_demand_node import FAR_ADDRESS, RESOLVED, FarSide, NodeHost, Sender
-from tests.host import ADDRESS, IPV4, PERMANENT, SELF, mac, number, parse_prefix
+from tests.host import ADDRESS, IPV4, IPV6, PERMANENT, SELF, mac, number, parse_prefix
 from tests.waiting import until, wait_until
 
 pytestmark = pytest.mark.kernel
@@ -50,14 +51,14 @@ def wanted(host, name="flannel.1", vni=1, base="10.5.1.0"):
         source=parse_interface(f"{ADDRESS}/16")[0],
     )
     address = host_prefix(parse_interface(f"{base}/24")[0])
-    return miss.asking(Device(name, "vxlan", mac(OWN_MAC), 1450, (address,), options, ()), IPV4)
+    return Device(name, "vxlan", mac(OWN_MAC), 1450, (address,), options)
 
 
 def make_asking(host, network=NETWORK, **keys):
     device = wanted(host, **keys)
     ifindex = ensure_device(host.sock, device).ifindex
-    for path, value in device.sysctls:
-        sysctl.ensure_sysctl(value, *path)
+    assert miss.ensure_asking(host.sock, ifindex, device.name, IPV4)
+    assert not miss.ensure_asking(host.sock, ifindex, device.name, IPV4)
     route = Route(network, 0, 0, 0, ifindex, onlink=False)
     assert dataplane.apply_batch(host.sock, [Operation(Kind.ROUTE, False, route)]) == {}
     return ifindex
@@ -134,18 +135,61 @@ async def test_without_the_settings_the_kernel_does_not_ask(host, sender, monito
     assert read_misses(monitor, 1, device, other) == [Miss(IPV4, number("10.6.2.7"))]
 
 
-async def test_who_stops_asking_leaves_the_device_as_others_are(host, device, sender, monitor):
-    def neighbour_settings(name):
-        keys = ("app_solicit", "ucast_solicit", "mcast_solicit")
-        return [host.do(lambda _, key=key: sysctl.read_sysctl("net", "ipv4", "neigh", name, key)) for key in keys]
+@pytest.mark.parametrize("family", [IPV4, IPV6])
+async def test_who_stops_asking_leaves_the_device_as_others_are(host, family):
+    """The settings are written without /proc/sys, which is read here: in most containers it can only be read."""
+    name, folder = "flannel.1", "ipv4" if family == IPV4 else "ipv6"
+    device = host.make_vxlan()
 
-    assert neighbour_settings("flannel.1") == ["1", "0", "0"]
-    miss.stop_asking("flannel.1", IPV4)
-    assert neighbour_settings("flannel.1") == neighbour_settings("lo")
-    sysctl.ensure_sysctl("7", "net", "ipv4", "neigh", "flannel.1", "mcast_solicit")
-    miss.stop_asking("flannel.1", IPV4)
-    assert neighbour_settings("flannel.1")[2] == "7"
-    miss.stop_asking("flannel.77", IPV4)
+    def settings_of(name):
+        files = (Path("/proc/sys/net", folder, "neigh", name, f"{key}_solicit") for key in ("app", "ucast", "mcast"))
+        return host.namespace.run(lambda: [file.read_text().strip() for file in files])
+
+    others = settings_of("lo")
+    miss.stop_asking(host.sock, name, family)
+    assert settings_of(name) == others
+    assert miss.ensure_asking(host.sock, device, name, family)
+    assert settings_of(name) == ["1", "0", "0"]
+    assert settings_of("lo") == settings_of("eth0") == others
+    miss.stop_asking(host.sock, name, family)
+    assert settings_of(name) == others
+    host.namespace.run(Path("/proc/sys/net", folder, "neigh", name, "mcast_solicit").write_text, "7")
+    miss.stop_asking(host.sock, name, family)
+    assert settings_of(name)[2] == "7"
+    miss.stop_asking(host.sock, "flannel.77", family)
+
+
+async def test_the_kernel_asks_in_ipv6_as_well(host, device, far, sender, monitor):
+    network = parse_prefix("fd42::/48")
+    host.do(lambda ipr: ipr.addr("add", index=device, address="fd42:0:0:1::", prefixlen=128, flags=0x02))
+    assert miss.ensure_asking(host.sock, device, "flannel.1", IPV6)
+    route = Route(network, 1024, 0, 0, device, onlink=False)
+    assert dataplane.apply_batch(host.sock, [Operation(Kind.ROUTE, False, route)]) == {}
+    for _ in range(2):
+        for last in (7, 8):
+            assert sender.send(f"fd42:0:0:2::{last}", b"first") == 0
+    found = read_misses(monitor, 2, device)
+    assert found == [Miss(IPV6, number("fd42:0:0:2::7")), Miss(IPV6, number("fd42:0:0:2::8"))]
+    assert set(miss.read_unanswered(host.sock, device, IPV6)) == set(found)
+    miss.send_queued(host.sock, through(device), found[:1])
+    miss.refuse(host.sock, device, found[1:])
+    await until(lambda: far.payloads("fd42:0:0:2::7") == [b"first", b"first"])
+    opened = sender._sockets["fd42:0:0:2::8"]
+    await until(lambda: opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EHOSTUNREACH)
+    miss.forget(host.sock, through(device), found[:1], stays=False)
+    left = host.do(lambda ipr: list(ipr.get_neighbours(family=10, ifindex=device)))
+    assert not {entry.get_attr("NDA_DST") for entry in left} & {"fd42:0:0:2::7", "fd42:0:0:2::8"}
+
+
+def test_a_route_that_leads_nowhere_is_read_as_it_was_written(host, device):
+    """IPv6 shows the loopback device for it."""
+    route = Route(parse_prefix("fd42:0:0:7::/64"), 1024, 0, 0, 0, onlink=False, type=UNREACHABLE)
+    assert dataplane.apply_batch(host.sock, [Operation(Kind.ROUTE, False, route)]) == {}
+    found = host.do(lambda ipr: list(ipr.get_routes(family=10, table=254)))
+    assert [r.get_attr("RTA_DST") for r in found if r["type"] == UNREACHABLE] == ["fd42:0:0:7::"]
+    ipv6 = dataplane.Scope({IPV6: device}, 0, (parse_prefix("fd42::/48"),), (64,), range(0), has_nexthops=True)
+    *_, table = dataplane.read_steps(host.sock, ipv6, Kind.ROUTE)
+    assert list(table.values()) == [route]
 
 
 async def test_what_is_unanswered_can_be_read(host, device, sender, monitor):
