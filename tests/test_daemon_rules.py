@@ -11,8 +11,8 @@ from contextlib import suppress
 import pytest
 from pyroute2 import IPRoute
 
-from flanneld_py.kernel.nf_tables import NFNLGRP_NFTABLES
 from tests.test_daemon import HUB, cluster, empty_cluster
+from tests.test_rule_drivers import listen_to_nf_tables
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
@@ -90,13 +90,7 @@ def test_rules_are_the_same_after_restarts_beside_a_foreign_table_and_nothing_is
     run(nft_node, "nft", "-f", "-", text="table ip other { chain c { type filter hook forward priority 0; }; }")
     nft_node.start("--ip-masq").is_ready().says("guard armed")
     before = rules_of(nft_node)
-
-    def listen():
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-        opened.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
-        return opened
-
-    with nft_node.namespace.run(listen) as told:
+    with nft_node.namespace.run(listen_to_nf_tables) as told:
         for _ in range(3):
             nft_node.daemons[-1].stop()
             nft_node.start("--ip-masq", "--resync-interval=20ms", "--iptables-resync=20ms").is_ready()
