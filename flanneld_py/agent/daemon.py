@@ -70,7 +70,7 @@ async def run_daemon(options: Options) -> None:
     Raises KernelError, ConfigError, ClaimedError or OSError where it cannot go on; whatever may still come
     (etcd, configuration, uplink, a free subnet) is waited for.
     """
-    _drop_privileges()
+    _drop_privileges(options)
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(LoopTrouble())
@@ -92,14 +92,16 @@ async def run_daemon(options: Options) -> None:
         log.info("stopped by signal; what was programmed stays")
 
 
-_KEPT = (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE, CAP_SYS_ADMIN)
-"""For devices, routes and rules; for raw sockets; for a health port below 1024; for entering a pod's namespace."""
+_KEPT = (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE)
+"""For devices, routes and rules; for raw sockets; for a health port below 1024."""
 
 
-def _drop_privileges() -> None:
+def _drop_privileges(options: Options) -> None:
+    # To serve a pod is to enter its namespace.
+    kept = (*_KEPT, CAP_SYS_ADMIN) if options.cni_service else _KEPT
     try:
-        if keep_capabilities(*_KEPT):
-            log.debug("capabilities given up: kept=%s", _KEPT)
+        if keep_capabilities(*kept):
+            log.debug("capabilities given up: kept=%s", kept)
     except OSError as error:
         log.warning("capabilities not given up: %s", error)
 
@@ -263,7 +265,7 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, me
     answers = {"status": status.describe, "peers": status.describe_peers, "probe": status.describe_probes}
     control = await serve_control(options.socket_path, answers)
     stack.callback(control.close)
-    pods = start_pod_service(options.subnet_file, status.outages)
+    pods = start_pod_service(options.subnet_file, status.outages) if options.cni_service else None
     if pods is not None:
         stack.callback(pods.close)
         metrics.add("pods", pods)

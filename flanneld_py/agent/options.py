@@ -20,7 +20,8 @@ class Options:
     """The daemon's options; times in seconds, `healthz_port` 0 for no health server.
 
     `blackhole_route` asks for a blackhole route behind our own subnet; `guard` is drop, log or off, and `guard_allow`
-    holds inner sources that any member may send with; `probe_interval` is 0 for no probes.
+    holds inner sources that any member may send with; `cni_service` says whether the CNI plugin's calls are
+    served; `probe_interval` is 0 for no probes.
     """
 
     store: EtcdOptions | KubeOptions
@@ -32,6 +33,7 @@ class Options:
     blackhole_route: bool
     guard: str
     guard_allow: tuple[Prefix, ...]
+    cni_service: bool
     healthz_ip: str
     healthz_port: int
     resync_interval: float

@@ -82,7 +82,7 @@ def test_defaults():
     assert (made.renew_margin, made.resync_interval) == (3600.0, 60.0)
     assert (made.healthz_ip, made.healthz_port) == ("0.0.0.0", 0)
     assert made.rules == RuleWish(masquerade=False, random_ports=True, forward=True)
-    assert (made.rules_resync, made.blackhole_route) == (5.0, False)
+    assert (made.rules_resync, made.blackhole_route, made.cni_service) == (5.0, False, True)
 
 
 def test_flags_reach_the_options():
@@ -106,6 +106,7 @@ def test_flags_reach_the_options():
         "--iptables-forward-rules=false",
         "--iptables-resync=30",
         "--ip-blackhole-route",
+        "--cni-service=false",
         "--healthz-ip=127.0.0.1",
         "--healthz-port=8471",
         "--resync-interval=1m30s",
@@ -123,7 +124,7 @@ def test_flags_reach_the_options():
     assert str(made.socket_path) == "/tmp/lab/node1/subnet.sock"
     assert (made.renew_margin, made.resync_interval) == (1800.0, 90.0)
     assert made.rules == RuleWish(masquerade=True, random_ports=False, forward=False)
-    assert (made.rules_resync, made.blackhole_route) == (30.0, True)
+    assert (made.rules_resync, made.blackhole_route, made.cni_service) == (30.0, True, False)
     assert (made.healthz_ip, made.healthz_port) == ("127.0.0.1", 8471)
 
 
