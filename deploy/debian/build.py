@@ -23,11 +23,12 @@ PROGRAMS = {
     "flannelctl": "flanneld_py.ctl.main",
 }
 UNITS = {
-    "flanneld.service": "usr/lib/systemd/system/flanneld.service",
-    "flanneld.env": "etc/flanneld-py/flanneld.env",
-    "flanneld.tmpfiles": "usr/lib/tmpfiles.d/flanneld.conf",
-    "10-flannel.link": "usr/lib/systemd/network/10-flannel.link",
-    "10-flannel.network": "usr/lib/systemd/network/10-flannel.network",
+    "systemd/flanneld.service": "usr/lib/systemd/system/flanneld.service",
+    "systemd/flanneld.env": "etc/flanneld-py/flanneld.env",
+    "systemd/flanneld.tmpfiles": "usr/lib/tmpfiles.d/flanneld.conf",
+    "systemd/10-flannel.link": "usr/lib/systemd/network/10-flannel.link",
+    "systemd/10-flannel.network": "usr/lib/systemd/network/10-flannel.network",
+    "NetworkManager/90-flannel.conf": "usr/lib/NetworkManager/conf.d/90-flannel.conf",
 }
 SCRIPTS = {
     # Its restart is an upgrade's whole interruption: what it has programmed stays.
@@ -37,6 +38,9 @@ set -e
 if [ "$1" = configure ] && [ -d /run/systemd/system ]; then
     systemd-tmpfiles --create flanneld.conf
     systemctl daemon-reload
+    # What keeps them off our devices counts once they have read it.
+    if systemctl --quiet is-active systemd-networkd; then networkctl reload || true; fi
+    if systemctl --quiet is-active NetworkManager; then systemctl reload NetworkManager || true; fi
     systemctl try-restart flanneld.service
 fi
 """,
@@ -144,8 +148,8 @@ def write_files(tree: Path) -> None:
     for name, module in PROGRAMS.items():
         write(tree / "usr/bin" / name, WRAPPER.format(module=module).encode(), 0o755)
     for name, place in UNITS.items():
-        mode = 0o600 if name == "flanneld.env" else 0o644
-        write(tree / place, (ROOT / "deploy" / "systemd" / name).read_bytes(), mode)
+        mode = 0o600 if name.endswith(".env") else 0o644
+        write(tree / place, (ROOT / "deploy" / name).read_bytes(), mode)
     for page in (tree / LIBRARY / "share/man").glob("*/*"):
         if page.stem in PROGRAMS:
             place = f"{page.parent.name}/{page.name}.gz"

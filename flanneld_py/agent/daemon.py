@@ -62,10 +62,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_NOTHING_TO_RELOAD = "SIGHUP: nothing to reload; the configuration is followed as it changes, flags take a restart"
 
 
 async def run_daemon(options: Options) -> None:
-    """Run until SIGTERM or SIGINT.
+    """Run until SIGTERM or SIGINT; SIGHUP is logged, as there is nothing to reload.
 
     Raises KernelError, ConfigError, ClaimedError or OSError where it cannot go on; whatever may still come
     (etcd, configuration, uplink, a free subnet) is waited for.
@@ -84,6 +85,8 @@ async def run_daemon(options: Options) -> None:
 
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
+    # Unheard it would end the process, and systemd takes that for an end on purpose: it restarts nothing.
+    loop.add_signal_handler(signal.SIGHUP, log.info, _NOTHING_TO_RELOAD)
     try:
         await _run(options)
     except asyncio.CancelledError:

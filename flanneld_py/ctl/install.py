@@ -1,6 +1,7 @@
 """`flannelctl install systemd`: the unit and what belongs to it, where systemd looks, for the flanneld of this package.
 
-What is installed are the files of `deploy/systemd`, with the path of our own executable in the unit.
+What is installed are the files of `deploy/systemd` and `deploy/NetworkManager`, with the path of our own executable in
+the unit.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 
     from flanneld_py.ctl.subparsers import Subparsers
 
-_UNIT = "flanneld.service"
-_ENVIRONMENT = "flanneld.env"
+_UNIT = "systemd/flanneld.service"
+_ENVIRONMENT = "systemd/flanneld.env"
 _PLACES = {
     _UNIT: "etc/systemd/system/flanneld.service",
     _ENVIRONMENT: "etc/flanneld-py/flanneld.env",
-    "flanneld.tmpfiles": "etc/tmpfiles.d/flanneld.conf",
-    "10-flannel.link": "etc/systemd/network/10-flannel.link",
-    "10-flannel.network": "etc/systemd/network/10-flannel.network",
+    "systemd/flanneld.tmpfiles": "etc/tmpfiles.d/flanneld.conf",
+    "systemd/10-flannel.link": "etc/systemd/network/10-flannel.link",
+    "systemd/10-flannel.network": "etc/systemd/network/10-flannel.network",
+    "NetworkManager/90-flannel.conf": "etc/NetworkManager/conf.d/90-flannel.conf",
 }
 _PACKAGED = "/usr/bin/flanneld"
 """Where the unit finds flanneld as it comes in the package."""
@@ -39,8 +41,9 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     systemd = kinds.add_parser(
         "systemd",
-        help="unit, environment file, tmpfiles, and what keeps udev and networkd off our devices",
-        description="Writes flanneld's unit and what belongs to it. A changed environment file is left alone.",
+        help="unit, environment file, tmpfiles, and what keeps other programs off our devices",
+        description="Writes flanneld's unit, and what keeps udev, systemd-networkd and NetworkManager off our devices. "
+        "A changed environment file is left alone.",
     )
     systemd.add_argument("--root", type=Path, default=Path("/"), help="folder that stands for / (%(default)s)")
     systemd.set_defaults(run=_run)
@@ -52,6 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         print(line)
     if any(flanneld.is_relative_to(home) for home in _HOMES):
         print(f"warning: the unit hides {flanneld} from itself (ProtectHome=): install flanneld-py outside of homes")
+    print("next, where they run: networkctl reload, systemctl reload NetworkManager")
     print("next: systemctl daemon-reload && systemctl enable --now flanneld")
     return 0
 
@@ -80,7 +84,7 @@ def install(root: Path, flanneld: Path) -> list[str]:
 def _find_source() -> Path:
     """Return the folder of the files: in the installed package, or in the checkout that it runs from."""
     package = Path(__file__).resolve().parent.parent
-    for folder in (package / "deploy" / "systemd", package.parent / "deploy" / "systemd"):
+    for folder in (package / "deploy", package.parent / "deploy"):
         if (folder / _UNIT).is_file():
             return folder
     raise CtlError("the unit files are not installed beside flanneld_py: install flanneld-py anew")

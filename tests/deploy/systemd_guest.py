@@ -89,7 +89,7 @@ class Guest:
         while b"\n" not in self._buffer:
             ready, _, _ = select.select([self._answers], [], [], _PATIENCE)
             more = os.read(self._answers, 1 << 16) if ready else b""
-            assert more, f"the guest is silent:\n{(self.folder / 'console').read_text(errors='replace')[-2000:]}"
+            assert more, f"the guest is silent:\n{self.console()[-2000:]}"
             self._buffer += more
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
@@ -125,6 +125,10 @@ class Guest:
     def log_of(self, unit):
         """Return the journal of a unit."""
         return self.sh(f"journalctl --unit={unit} --output=cat --no-pager")
+
+    def console(self):
+        """Return what the kernel and systemd itself have said so far."""
+        return (self.folder / "console").read_text(errors="replace")
 
     def close(self):
         with suppress(BrokenPipeError, subprocess.TimeoutExpired):

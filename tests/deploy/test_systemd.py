@@ -43,7 +43,8 @@ def root(tmp_path, monkeypatch):
 
 def test_everything_is_put_in_place(root, capsys):
     placed = {path.read_bytes() for path in (root / "etc").rglob("*") if path.is_file()}
-    unchanged = {path.read_bytes() for path in SOURCE.iterdir()} - {(SOURCE / "docker-flannel.conf").read_bytes()}
+    files = {*SOURCE.iterdir(), *SOURCE.with_name("NetworkManager").iterdir()} - {SOURCE / "docker-flannel.conf"}
+    unchanged = {path.read_bytes() for path in files}
     assert len(unchanged - placed) == 1  # the unit, which names our executable
     assert f"ExecStart={root / 'flanneld'} $FLANNELD_OPTIONS\n" in (root / UNIT).read_text()
     assert (root / ENVIRONMENT).stat().st_mode & 0o777 == 0o600

@@ -1,7 +1,8 @@
-"""Runs in the guest. `echo.py serve ADDRESS` answers datagrams; `echo.py ask ADDRESS COUNT` sends some, and fails if
-one of them stays without an answer.
+"""Runs in the guest. `echo.py serve ADDRESS` answers datagrams; `echo.py ask ADDRESS` sends one, or `--on` and on until
+SIGTERM, and fails if one of them stays without an answer.
 """
 
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -17,12 +18,21 @@ def serve(address):
             served.sendto(*served.recvfrom(100))
 
 
-def ask(address, count):
+def ask(address, *, on):
+    ended = not on
+
+    def end(*_):
+        nonlocal ended
+        ended = True
+
+    signal.signal(signal.SIGTERM, end)
+    missing, count = set(), 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         asking.connect((address, PORT))
-        missing = set(range(count))
-        for number in range(count):
-            asking.send(str(number).encode())
+        while count == 0 or not ended:
+            missing.add(count)
+            asking.send(str(count).encode())
+            count += 1
             receive(asking, missing, PAUSE)
         receive(asking, missing, PATIENCE)
     if missing:
@@ -39,4 +49,4 @@ def receive(asking, missing, seconds):
 if sys.argv[1] == "serve":
     serve(sys.argv[2])
 else:
-    ask(sys.argv[2], int(sys.argv[3]))
+    ask(sys.argv[2], on="--on" in sys.argv)
