@@ -119,6 +119,44 @@ def count(daemon, name):
     return next((float(line.split()[-1]) for line in page.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
+@pytest.mark.parametrize("nftables", ["true", "false"])
+def test_two_networks_of_one_node_leave_each_others_rules_alone(cluster, nftables):
+    node = cluster.add_node()
+    run(node, "iptables", "--version")
+    configs = [
+        f'{{"Network":"10.{net}.0.0/16","EnableNFTables":{nftables},"Backend":{{"Type":"vxlan","VNI":{net}}}}}'
+        for net in (5, 6)
+    ]
+    daemons = []
+    for net, config in zip((5, 6), configs, strict=True):
+        cluster.ctl("put", f"/net{net}/config", config)
+        words = (f"--etcd-prefix=/net{net}", f"--healthz-port={8000 + net}")
+        folder = node.folder / f"net{net}"
+        daemons.append((node.start(*words, "--ip-masq", "--iptables-resync=50ms", folder=folder), words, folder))
+        daemons[-1][0].is_ready().says("guard armed")
+    daemons[1][0].says("traffic rules: another flanneld")
+    assert "table ip flannel-ipv4-flannel.6" in rules_of(node)
+    assert ("table ip flannel-ipv4 " in rules_of(node)) == (nftables == "true")
+    with node.namespace.run(listen_to_nf_tables) as told:
+        # Each one's restart writes nothing of the other's, nor anew what is its own.
+        for index in (1, 0):
+            daemon, words, folder = daemons[index]
+            daemon.stop()
+            again = node.start(*words, "--ip-masq", "--iptables-resync=50ms", folder=folder).is_ready()
+            again.says("guard armed")
+            daemons[index] = (again, words, folder)
+        changes = list(drain(told))
+        assert not any(b"flannel-ipv4" in change or b"FLANNEL" in change for change in changes)
+    # Alone, the second one takes the host's chains, and its own tables away.
+    for daemon, *_ in daemons:
+        daemon.stop()
+    _, words, folder = daemons[1]
+    again = node.start(*words, "--ip-masq", folder=folder).is_ready()
+    again.says("traffic rules removed: by=nftables aside")
+    assert "10.6.0.0/16" in rules_of(node)
+    assert "flannel-ipv4-flannel.6" not in rules_of(node)
+
+
 def test_who_else_drops_forwarded_packets_is_named(nft_node):
     text = "table inet firewalld { chain filter_FORWARD { type filter hook forward priority 10; reject; }; }"
     run(nft_node, "nft", "-f", "-", text=text)

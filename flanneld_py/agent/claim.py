@@ -7,6 +7,7 @@ and on the sockets beside it, is a lock on a file beside it (flock(2)).
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -15,6 +16,7 @@ from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
     from pathlib import Path
 
 _UCRED = struct.Struct("=iII")
@@ -64,6 +66,14 @@ def claim_subnet_file(path: Path) -> IO[str]:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(lock)) from error
     return claim
+
+
+def hold(stack: AsyncExitStack, claim: socket.socket) -> None:
+    """Keep a claim on a device until the stack is unwound, and answer those who ask about it."""
+    stack.enter_context(claim)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(claim, turn_away, claim)
+    stack.callback(loop.remove_reader, claim)
 
 
 def turn_away(claim: socket.socket) -> None:

@@ -27,7 +27,7 @@ from flanneld_py.agent.on_demand import OnDemand
 from flanneld_py.agent.pod_service import start_pod_service
 from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.agent.retry import until_it_works
-from flanneld_py.agent.rule_keeper import RuleKeeper
+from flanneld_py.agent.rule_keeper import make_rule_keeper
 from flanneld_py.agent.running_node import Announcement, RunningNode, devices_of, members_of
 from flanneld_py.agent.startup import Node, heed_store, start_node, wait_for_claim
 from flanneld_py.agent.status import NodeStatus
@@ -35,8 +35,6 @@ from flanneld_py.agent.subnet_file import SubnetFile, read_former_subnets
 from flanneld_py.agent.watchdog import tell_watchdog
 from flanneld_py.core.errors import KernelError, StoreError
 from flanneld_py.core.lease_table import LeaseTable
-from flanneld_py.core.sample_packet import pod_packets
-from flanneld_py.core.traffic_rules import desired_rules
 from flanneld_py.kernel.miss import stop_asking
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.nexthop import has_nexthops
@@ -141,11 +139,8 @@ async def _run(options: Options) -> None:
             on_demand=on_demand,
         )
         keeper = LeaseKeeper(store, node.request.attrs, node.held, options.renew_margin, rng)
-        rules = RuleKeeper(
-            desired_rules(_nets(node), options.rules),
-            [packet for net in _nets(node) for packet in pod_packets(*net, *_ways_out(node, devices))],
-            nftables=node.config.enable_nftables,
-            resync=options.rules_resync,
+        rules = make_rule_keeper(
+            stack, node, _nets(node), devices.values(), wish=options.rules, resync=options.rules_resync
         )
         metrics.add("lease", keeper)
         metrics.add("reconciler", reconciler)
@@ -283,12 +278,6 @@ def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
     """Return each network with our own subnet in it."""
     own = {subnet.family: subnet for subnet in node.held.lease.subnets}
     return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
-
-
-def _ways_out(node: Node, devices: dict[int, Device]) -> tuple[str, str]:
-    """Return by which devices packets leave for other nodes' pods, and for the outside."""
-    uplink = node.uplink.interface.name
-    return next((device.name for device in devices.values()), uplink), uplink
 
 
 async def _tell_store(store: SubnetManager, reconciler: Reconciler, rng: random.Random) -> None:

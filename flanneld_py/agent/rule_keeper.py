@@ -9,17 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flanneld_py.agent.claim import ClaimedError, claim_device, hold
 from flanneld_py.core.errors import KernelError
-from flanneld_py.core.traffic_rules import Place
+from flanneld_py.core.sample_packet import pod_packets
+from flanneld_py.core.traffic_rules import Place, desired_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AsyncExitStack
 
+    from flanneld_py.agent.startup import Node
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.core.sample_packet import SamplePacket
-    from flanneld_py.core.traffic_rules import RuleSet
+    from flanneld_py.core.traffic_rules import RuleSet, RuleWish
     from flanneld_py.kernel.barriers import Barrier
+    from flanneld_py.kernel.device import Device
     from flanneld_py.kernel.nft_monitor import NftMonitor
 
 log = logging.getLogger(__name__)
@@ -34,6 +41,8 @@ class RuleDriver(Protocol):
     name: str
     port: int | None
     """The netlink port by which it makes its changes, if it does so itself."""
+    tables: frozenset[str]
+    """The tables of ours of which the kernel tells when they change."""
 
     def ensure(self, rule_sets: Sequence[RuleSet]) -> bool:
         """Have these rules, and none of ours beside them; return whether something was changed. Raises KernelError."""
@@ -52,17 +61,28 @@ class RuleKeeper:
     """Keeps the rules of some rule sets; `settled` is set once they have been tried for the first time."""
 
     def __init__(
-        self, rule_sets: tuple[RuleSet, ...], forwarded: Sequence[SamplePacket], *, nftables: bool, resync: float
+        self,
+        rule_sets: tuple[RuleSet, ...],
+        forwarded: Sequence[SamplePacket],
+        *,
+        name: str,
+        is_alone: bool,
+        nftables: bool,
+        resync: float,
     ) -> None:
         """Prepare; `forwarded` is what has to pass this host for its pods to have a network.
 
-        `nftables` is what the configuration asks for, `resync` the seconds between looks.
+        `nftables` is what the configuration asks for, `resync` the seconds between looks. Where the daemon of another
+        network keeps the host's chains, this one has tables of its own, called after `name`.
         """
         self._rule_sets = rule_sets
         self._forwarded = forwarded
         self._resync = resync
+        aside = ("nftables aside", partial(_find_nftables, name))
         ways = {"iptables": self._find_iptables, "nftables": _find_nftables}
-        self._ways: list[tuple[str, Callable[[], RuleDriver | None]]] = sorted(ways.items(), reverse=nftables)
+        self._ways: list[tuple[str, Callable[[], RuleDriver | None]]] = (
+            [*sorted(ways.items(), reverse=nftables), aside] if is_alone else [aside]
+        )
         self._wake = asyncio.Event()
         self._written: tuple[RuleSet, ...] = ()
         self._problem = ""
@@ -80,11 +100,6 @@ class RuleKeeper:
             "problem": self._problem,
             "barriers": [barrier._asdict() for barrier in self._barriers],
         }
-
-    def want(self, rule_sets: tuple[RuleSet, ...]) -> None:
-        """Have other rules from now on."""
-        self._rule_sets = rule_sets
-        self._wake.set()
 
     async def run(self) -> None:
         """Keep the rules until cancelled."""
@@ -209,14 +224,45 @@ class RuleKeeper:
             )
 
 
-def _find_nftables() -> RuleDriver | None:
+def make_rule_keeper(
+    stack: AsyncExitStack,
+    node: Node,
+    nets: Iterable[tuple[Prefix, Prefix]],
+    devices: Iterable[Device],
+    *,
+    wish: RuleWish,
+    resync: float,
+) -> RuleKeeper:
+    """Return the keeper of a node's rules, which has the host's chains unless another daemon of this host has them.
+
+    `nets` are its networks, each with our own subnet in it. What it claims is let go with the stack.
+    """
+    is_alone = True
+    try:
+        hold(stack, claim_device("traffic-rules"))
+    except ClaimedError as error:
+        log.warning("traffic rules: %s; those of this network are in nftables tables of their own", error)
+        is_alone = False
+    uplink = node.uplink.interface.name
+    tunnel = next((device.name for device in devices), uplink)
+    return RuleKeeper(
+        desired_rules(nets, wish),
+        [packet for network, own in nets for packet in pod_packets(network, own, tunnel, uplink)],
+        name=node.backend.claim_name,
+        is_alone=is_alone,
+        nftables=node.config.enable_nftables,
+        resync=resync,
+    )
+
+
+def _find_nftables(aside: str = "") -> RuleDriver | None:
     from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 
     if not has_nf_tables():
         return None
     from flanneld_py.kernel.nft_rules import NftRules
 
-    return NftRules()
+    return NftRules(aside)
 
 
 def _listen(driver: RuleDriver) -> NftMonitor | None:
@@ -224,6 +270,5 @@ def _listen(driver: RuleDriver) -> NftMonitor | None:
     if driver.port is None:
         return None
     from flanneld_py.kernel.nft_monitor import NftMonitor
-    from flanneld_py.kernel.nft_rules import TABLES
 
-    return NftMonitor(frozenset(TABLES.values()), frozenset({driver.port}))
+    return NftMonitor(driver.tables, frozenset({driver.port}))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from flanneld_py.agent.claim import ClaimedError, claim_device, turn_away
+from flanneld_py.agent.claim import ClaimedError, claim_device, hold
 from flanneld_py.agent.retry import until_it_works
 from flanneld_py.agent.subnet_file import read_former_subnets
 from flanneld_py.backends.registry import parse_backend
@@ -180,10 +180,7 @@ async def start_node(
     backend = make_backend(uplink)
     name = backend.claim_name
     tell(f"the device {name}, which another daemon holds")
-    claim = stack.enter_context(await wait_for_claim(f"device {name}", partial(claim_device, name)))
-    loop = asyncio.get_running_loop()
-    loop.add_reader(claim, turn_away, claim)
-    stack.callback(loop.remove_reader, claim)
+    hold(stack, await wait_for_claim(f"device {name}", partial(claim_device, name)))
     tell("a lease")
     request, held = await obtain_lease(store, config, backend, sock, subnet_file=options.subnet_file, rng=rng)
     return Node(config, uplink, backend, request, held)

@@ -139,7 +139,7 @@ def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
 def _rule_steps() -> Iterator[Step]:
     with suppress(OSError):
         for family, name in read_tables():
-            if name in (*TABLES.values(), POD_GUARDS) or name.startswith(TABLE_PREFIX):
+            if name == POD_GUARDS or name.startswith((*TABLES.values(), TABLE_PREFIX)):
                 yield Step(f"nftables table {name}", partial(drop_table, family, name))
     for family in (IPV4, IPV6):
         iptables = find_iptables((family,))

@@ -50,6 +50,7 @@ class Iptables:
 
     name = "iptables"
     port: int | None = None
+    tables: frozenset[str] = frozenset()
 
     def __init__(self, families: Sequence[int], path: str) -> None:
         self._families = families

@@ -38,9 +38,12 @@ class NftRules:
 
     name = "nftables"
 
-    def __init__(self) -> None:
+    def __init__(self, aside: str = "") -> None:
+        """Write to the host's tables, or to tables aside of them, for the network of this name."""
         self._opened = NfTables()
+        self._tables = {family: f"{table}-{aside}" if aside else table for family, table in TABLES.items()}
         self.port: int | None = self._opened.port
+        self.tables = frozenset(self._tables.values())
 
     def close(self) -> None:
         """Close the socket; the rules stay."""
@@ -59,8 +62,8 @@ class NftRules:
         return self.ensure(())
 
     def _ensure_table(self, family: int, chains: Sequence[Chain]) -> bool:
-        protocol, table = FAMILIES[family], TABLES[family]
-        wanted = [request for chain in chains for request in _chain(family, chain)]
+        protocol, table = FAMILIES[family], self._tables[family]
+        wanted = [request for chain in chains for request in _chain(family, table, chain)]
         if not wanted:
             named = nf_tables.message(nf_tables.GETTABLE, protocol, nf_tables.text(1, table))
             if self._opened.read(named) is None:
@@ -77,9 +80,9 @@ class NftRules:
         return True
 
 
-def _chain(family: int, chain: Chain) -> list[Request]:
+def _chain(family: int, table: str, chain: Chain) -> list[Request]:
     name, kind, hook = _CHAINS[chain.place]
-    protocol, table = FAMILIES[family], TABLES[family]
+    protocol = FAMILIES[family]
     rules = (nf_tables.append_rule(protocol, table, name, *_expressions(family, rule)) for rule in chain.rules)
     return [nf_tables.new_chain(protocol, table, name, kind, hook), *rules]
 
