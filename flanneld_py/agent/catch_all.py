@@ -31,6 +31,8 @@ class CatchAll:
         self._write: Callable[[list[Entry], list[Entry]], None] | None = None
         self._expiry_changed = asyncio.Event()
         self._is_barred = False
+        self.realm = 0
+        """What the kernel knows those packets by that it asks about."""
 
     def standing(self, device: int) -> Sequence[Entry]:
         """Return the routes as they are to be, with what is asked for by a device."""
@@ -41,7 +43,8 @@ class CatchAll:
     def _whole(self) -> Route:
         if self._is_barred:
             return _unreachable(self._network)
-        return Route(self._network, default_metric(self._network.family), 0, 0, self._device, onlink=False)
+        metric = default_metric(self._network.family)
+        return Route(self._network, metric, 0, 0, self._device, onlink=False, realm=self.realm)
 
     def write_to(self, write: Callable[[list[Entry], list[Entry]], None]) -> None:
         """Have `write` called with each change from now on."""

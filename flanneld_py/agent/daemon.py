@@ -249,7 +249,10 @@ def _find_former(options: Options, node: Node, devices: Iterable[Device], guard:
 def _answer_no_more(sock: NetlinkSocket, devices: dict[int, Device]) -> None:
     for family, device in devices.items():
         try:
-            stop_asking(sock, device.name, family)
+            if stop_asking(sock, device.name, family):
+                from flanneld_py.kernel.miss_limit import drop_limit
+
+                drop_limit(device.name, family)
         except KernelError as error:
             log.warning("settings of on-demand operation stay: device=%s reason=%s", device.name, error)
 

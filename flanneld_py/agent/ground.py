@@ -75,6 +75,11 @@ class GroundKeeper:
         """Whether the way to a peer depends on the host's routes."""
         return self._backend.follows_underlay
 
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of our devices, by the address family that each carries."""
+        return {family: device.name for family, device in self._devices.items()}
+
     def _want(self, backend: Backend, devices: dict[int, Device]) -> None:
         self._backend = backend
         self._devices = devices

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flanneld_py.agent.asked_addresses import AskedAddresses
 from flanneld_py.agent.catch_all import CatchAll
 from flanneld_py.agent.idle_peers import IdlePeers
 from flanneld_py.core.entries import FdbEntry, Neighbour
@@ -59,6 +60,7 @@ class _Part:
         self.network = network
         self.table = MissTable(refused_for)
         self.catch_all = CatchAll(network, self.table)
+        self.asked = AskedAddresses(network)
         self._subnet_len = subnet_len
 
     def subnet_of(self, miss: Miss) -> Prefix:
@@ -107,11 +109,14 @@ class OnDemand:
         for part in self._parts.values():
             part.catch_all.write_to(reconciler.change_standing)
         await reconciler.grounded.wait()
+        for family, part in self._parts.items():
+            part.catch_all.realm = part.asked.begin(ground.names[family])
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 self._tasks.create_task(self._follow(), name="follow leases in use")
                 for part in self._parts.values():
                     self._tasks.create_task(part.catch_all.forget_nobodys(), name="forget nobody's subnets")
+                    self._tasks.create_task(self._keep_room(part), name="keep room for addresses")
                 self._tasks.create_task(self._evict_idle(peers), name="evict idle peers")
                 # What was asked before anybody listened.
                 self.take_unanswered_misses()
@@ -131,6 +136,7 @@ class OnDemand:
             if part is None or not miss.is_in(part.network):
                 # A peer's gateway in IPv6, whose neighbour somebody has deleted: it is about to be written anew.
                 continue
+            part.asked.note_asked(miss)
             look_up = part.table.take(miss, part.subnet_of(miss))
             if look_up is None:
                 too_many.append(miss)
@@ -146,14 +152,23 @@ class OnDemand:
 
     def take_unanswered_misses(self) -> None:
         """Look up what the kernel has asked for while its question could not be heard."""
-        if self._tasks is None:
-            return
-        for family, device in self._ground.ground.devices.items():
+        for family in self._parts:
             try:
-                self.take_misses(read_unanswered(self._sock, device, family))
+                self._take_unanswered(family)
             except KernelError as error:
                 # As when the table changes during each of many reads: the kernel gives up by itself, and asks again.
                 log.debug("unanswered misses not read: reason=%s", error)
+
+    def _take_unanswered(self, family: int) -> list[Miss]:
+        device = self._ground.ground.devices.get(family) if self._tasks is not None else None
+        if device is None:
+            return []
+        unanswered = read_unanswered(self._sock, device, family)
+        self.take_misses(unanswered)
+        return unanswered
+
+    async def _keep_room(self, part: _Part) -> None:
+        await part.asked.keep(lambda: self._take_unanswered(part.network.family))
 
     def _take_glance(self, miss: Miss, event: LeasePut | None) -> None:
         """Answer with what was found at a glance; look closer if that is nothing."""
@@ -202,6 +217,8 @@ class OnDemand:
             if peer.direct_only:
                 # What waits in the tunnel's queue cannot go there; what comes next takes the direct route.
                 self._refuse(concerned)
+            else:
+                self._parts[first.family].asked.note_done(concerned)
         # Several nodes may share what most often is one node's.
         self.take_misses([miss for miss in misses if not miss.is_in(found)])
 
@@ -244,12 +261,17 @@ class OnDemand:
 
     def _refuse(self, misses: list[Miss]) -> None:
         self.counts.refused += len(misses)
-        for family, device in self._ground.ground.devices.items():
+        for family, part in self._parts.items():
+            device, concerned = self._ground.ground.devices.get(family), [it for it in misses if it.family == family]
+            if device is None or not concerned:
+                continue
             try:
-                refuse(self._sock, device, [miss for miss in misses if miss.family == family])
+                refuse(self._sock, device, concerned)
             except OSError as error:
                 # The kernel gives up by itself, in its own time.
                 log.warning("misses not refused: reason=%s", error)
+            else:
+                part.asked.note_done(concerned)
 
     def _note_nobodys(self, subnet: Prefix) -> None:
         lease = self._keeper.held.lease

@@ -41,7 +41,8 @@ class Route(NamedTuple):
     """A route of the main table. Key: `dst` and `metric`.
 
     A unicast route has either `nexthop_id`, or `ifindex` with `gateway` (0 for none) and `onlink`. `metric` is 0 in
-    IPv4 and 1024 in IPv6, what the kernel takes when none is given.
+    IPv4 and 1024 in IPv6, what the kernel takes when none is given. `realm` is what packet filters know those packets
+    by that take an IPv4 route (0 for none).
     """
 
     dst: Prefix
@@ -52,6 +53,7 @@ class Route(NamedTuple):
     onlink: bool
     protocol: int = PROTOCOL_FLANNELD
     type: int = UNICAST
+    realm: int = 0
 
 
 class Neighbour(NamedTuple):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MOST_WAITING = 32
 """Addresses that wait at once. Each is an unresolved neighbour, and the machine has room for few of those."""
+MOST_ASKED = 48
+"""Addresses that the kernel asks for at once: those that wait here, and those that are answered and still counted."""
 _FEW_WAITING = MOST_WAITING // 2
 """Addresses that wait once there is room again for a while."""
 REFUSED_FOR = 10.0

@@ -22,8 +22,7 @@ from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.node_view import read_node_view
 from flanneld_py.ctl.output import FAILED, OK, show, show_json
 from flanneld_py.ctl.own_interpreter import FOLDER as INTERPRETERS
-from flanneld_py.kernel import nexthop, route
-from flanneld_py.kernel.guard_members import TABLE_PREFIX
+from flanneld_py.kernel import guard_members, miss_limit, nexthop, route
 from flanneld_py.kernel.iptables import find_iptables
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from flanneld_py.ctl.subparsers import Subparsers
 
 _BRIDGE = "cni0"
+_TABLE_PREFIXES = (*TABLES.values(), guard_members.TABLE_PREFIX, miss_limit.TABLE_PREFIX)
 
 
 class Step(NamedTuple):
@@ -139,7 +139,7 @@ def _kernel_steps(sock: NetlinkSocket, view: NodeView) -> Iterator[Step]:
 def _rule_steps() -> Iterator[Step]:
     with suppress(OSError):
         for family, name in read_tables():
-            if name == POD_GUARDS or name.startswith((*TABLES.values(), TABLE_PREFIX)):
+            if name == POD_GUARDS or name.startswith(_TABLE_PREFIXES):
                 yield Step(f"nftables table {name}", partial(drop_table, family, name))
     for family in (IPV4, IPV6):
         iptables = find_iptables((family,))

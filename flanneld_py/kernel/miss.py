@@ -68,14 +68,16 @@ def ensure_asking(sock: NetlinkSocket, ifindex: int, name: str, family: int) -> 
     return True
 
 
-def stop_asking(sock: NetlinkSocket, name: str, family: int) -> None:
+def stop_asking(sock: NetlinkSocket, name: str, family: int) -> bool:
     """Undo `ensure_asking`, if it was done: the kernel does by a device's neighbours as on other devices.
 
-    Raises KernelError.
+    Returns whether it was done. Raises KernelError.
     """
     device = read_link(sock, name)
-    if device is not None and _read_settings(name, family)["app_solicit"] == _ASKING["app_solicit"]:
-        _write_settings(sock, device.ifindex, family, _NOT_ASKING)
+    if device is None or _read_settings(name, family)["app_solicit"] != _ASKING["app_solicit"]:
+        return False
+    _write_settings(sock, device.ifindex, family, _NOT_ASKING)
+    return True
 
 
 def _read_settings(name: str, family: int) -> dict[str, int]:

@@ -63,7 +63,8 @@ SUBSYSTEM = 10
 CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4, 5, 7
 RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
 SET_TABLE, SET_NAME, _SET_EXPRESSION = 1, 2, 17
-SET_TIMEOUT = 0x10
+SET_TIMEOUT, SET_BY_RULES = 0x10, 0x20
+"""Flags of a set: its elements may expire (NFT_SET_TIMEOUT), and rules add to it (NFT_SET_EVAL)."""
 ELEMENTS_TABLE, ELEMENTS_SET, ELEMENTS_LIST = 1, 2, 3
 LIST_ELEMENT = 1
 ELEMENT_EXPRESSION = 7
@@ -159,9 +160,17 @@ def append_rule(family: int, table: str, chain: str, *expressions: bytes, commen
 
 
 def new_set(
-    family: int, table: str, name: str, length: int, key_type: int, *, flags: int = 0, counted: bool = False
+    family: int,
+    table: str,
+    name: str,
+    length: int,
+    key_type: int,
+    *,
+    flags: int = 0,
+    counted: bool = False,
+    room: int = 0,
 ) -> Request:
-    """Have a set whose keys are of this length in bytes; with the flag `SET_TIMEOUT` its elements may expire.
+    """Have a set whose keys are of this length in bytes, for so many if `room` says so; flags are `SET_…`.
 
     If they are `counted`, they count what is looked up by them; kernels before 5.7 pass over that. `key_type` is only
     what nft takes to show the keys: libnftables' numbers of types, 6 bits each.
@@ -175,6 +184,7 @@ def new_set(
         # Unique within a batch; nothing of ours refers to a set but by name.
         number(10, sum(name.encode())),
         *((netlink.encode_nested(_SET_EXPRESSION, text(1, "counter")),) if counted else ()),
+        *((netlink.encode_nested(9, number(1, room)),) if room else ()),
     )
     return message(NEWSET, family, *attributes, flags=netlink.NLM_F_CREATE)
 

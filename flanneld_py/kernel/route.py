@@ -22,6 +22,7 @@ RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
 RTA_PRIORITY = 6
+RTA_FLOW = 11
 RTA_TABLE = 15
 RTA_NH_ID = 30
 
@@ -51,7 +52,7 @@ def default_metric(family: int) -> int:
 
 def encode_replace(route: Route) -> Request:
     """Write the request that makes or changes a route."""
-    dst, metric, nexthop_id, gateway, ifindex, onlink, protocol, kind = route
+    dst, metric, nexthop_id, gateway, ifindex, onlink, protocol, kind, realm = route
     if nexthop_id and dst.family == IPV4 and not metric:
         payload = _IPV4_ROUTE.pack(
             *(AF_INET, dst.length, 0, 0, _TABLE_MAIN, protocol, _SCOPE_UNIVERSE, kind, 0),
@@ -72,6 +73,8 @@ def encode_replace(route: Route) -> Request:
         parts.append(netlink.encode_u32(RTA_OIF, ifindex))
     if metric:
         parts.append(netlink.encode_u32(RTA_PRIORITY, metric))
+    if realm:
+        parts.append(netlink.encode_u32(RTA_FLOW, realm))
     return Request(RTM_NEWROUTE, _REPLACE, b"".join(parts))
 
 
@@ -116,7 +119,8 @@ def decode(message: Message) -> Route | None:
     # IPv6 names the loopback device for a route that leads nowhere (net/ipv6/route.c, fib6_is_reject).
     leads_on = RTA_OIF in attributes and kind not in {BLACKHOLE, UNREACHABLE}
     ifindex = netlink.decode_u32(attributes[RTA_OIF]) if leads_on else 0
-    return Route(dst, metric, 0, gateway, ifindex, bool(flags & RTNH_F_ONLINK), protocol, kind)
+    realm = netlink.decode_u32(attributes[RTA_FLOW]) if RTA_FLOW in attributes else 0
+    return Route(dst, metric, 0, gateway, ifindex, bool(flags & RTNH_F_ONLINK), protocol, kind, realm)
 
 
 def peek(data: memoryview, offset: int) -> tuple[Any, ...] | None:
@@ -127,5 +131,5 @@ def peek(data: memoryview, offset: int) -> tuple[Any, ...] | None:
         )
         plain = af == AF_INET and table == _TABLE_MAIN and not tos and not flags & _RTM_F_CLONED
         if plain and (a, b, c, d, e, f, g) == _IPV4_ATTRIBUTES:
-            return (IPV4, int.from_bytes(dst, "big"), length), 0, ident, 0, 0, False, protocol, kind
+            return (IPV4, int.from_bytes(dst, "big"), length), 0, ident, 0, 0, False, protocol, kind, 0
     return decode(netlink.message_at(data, offset))

@@ -1,5 +1,7 @@
 """A pod that scans a network: `python -m tests.agent.scan ADDRESS SUBNETS COUNT` sends to COUNT addresses, no pause.
 
+It is told that the host is unreachable by the routes, and that it may not (EPERM) by the limit of what is asked for.
+
 They lie in so many /24 subnets from that of ADDRESS on, each next one in the next subnet, round and round. Prints the
 largest number of neighbours that were unresolved, and how many packets the kernel itself refused.
 """
@@ -23,7 +25,7 @@ def scan(address, subnets, count):
             try:
                 sender.sendto(b"x", (str(IPv4Address(address + 256 * (index % subnets) + index // subnets)), PORT))
             except OSError as error:
-                if error.errno != errno.EHOSTUNREACH:
+                if error.errno not in {errno.EHOSTUNREACH, errno.EPERM}:
                     raise
                 refused += 1
             if index % LOOK_AFTER == LOOK_AFTER - 1:
