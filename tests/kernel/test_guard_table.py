@@ -233,10 +233,23 @@ def test_a_member_that_goes_is_a_stranger_and_one_that_comes_is_let_in_at_once(w
     assert arrives(guarded, family, [packet], sentinel=last) == 1
 
 
-def test_a_subnet_of_another_length_is_let_in_when_it_comes(wire, family):
+OTHER_LENGTHS = {
+    "within a byte": {
+        4: ("10.5.128.0/23", "10.5.129.9", "10.5.130.9"),
+        6: ("fd42:0:0:80::/60", "fd42:0:0:8f::9", "fd42:0:0:90::9"),
+    },
+    "two bytes": {
+        4: ("10.6.0.0/16", "10.6.255.9", "10.7.0.9"),
+        6: ("fd42:0:1::/48", "fd42:0:1:ffff::9", "fd42:0:2::9"),
+    },
+    "one byte": {4: ("11.0.0.0/8", "11.255.0.9", "12.0.0.9"), 6: ("fc00::/8", "fcff::9", "fb00::9")},
+}
+
+
+@pytest.mark.parametrize("lengths", OTHER_LENGTHS.values(), ids=OTHER_LENGTHS)
+def test_a_subnet_of_another_length_is_let_in_when_it_comes(wire, family, lengths):
     guarded = Guarded(wire)
-    subnet = {4: "10.5.128.0/23", 6: "fd42:0:0:80::/60"}[family]
-    sources = {4: ("10.5.129.9", "10.5.130.9"), 6: ("fd42:0:0:8f::9", "fd42:0:0:90::9")}[family]
+    subnet, *sources = lengths[family]
     guarded.admit(family, MEMBER[family], subnet)
     packets = [outer(family, MEMBER[family]) / vxlan(inner(family, source)) for source in sources]
     assert arrives(guarded, family, packets) == 1
