@@ -53,8 +53,12 @@ class Drift:
         self._rivalry = Rivalry()
         self._is_unanswered = False
         self.counts: dict[str, int] = {}
-        self.rival = ""
-        """Who keeps changing what is ours, in one line; empty if nobody does."""
+        self._rival = ""
+
+    @property
+    def rival(self) -> str:
+        """Who keeps changing what is ours, in one line; empty if nobody does, or does any more."""
+        return self._rival if self._rivalry.is_on(time.monotonic()) else ""
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -105,11 +109,11 @@ class Drift:
             self._tell_of_rival()
             await asyncio.sleep(pause)
         else:
-            self.rival = ""
+            self._rival = ""
         self._is_unanswered = False
         self._rivalry.answer(time.monotonic())
 
     def _tell_of_rival(self) -> None:
-        if not self.rival:
-            self.rival = f"{describe_port(self._monitor.stranger)} keeps changing what is ours in the kernel"
-            log.error("%s: is another flanneld running here? It is answered once a second", self.rival)
+        if not self._rival:
+            self._rival = f"{describe_port(self._monitor.stranger)} keeps changing what is ours in the kernel"
+            log.error("%s: is another flanneld running here? It is answered once a second", self._rival)

@@ -1,4 +1,4 @@
-"""Judgements on facts that cannot be brought about on a shared machine, such as a full neighbour table."""
+"""Judgements on facts in their variations; that what is wrong is seen for real, test_ctl_doctor and its like show."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ WELL = Facts(
     bin_dir=Path("/opt/cni/bin"),
     has_kubelet=False,
     expiries={},
-    resolved=10,
+    resolved={4: 10, 6: 10},
     probes={},
     offloaded=frozenset(),
     release="6.1.0",
@@ -59,7 +59,7 @@ def test_a_node_that_is_well():
 
 
 def test_a_neighbour_table_that_is_nearly_full():
-    finding = found(resolved=1000)["neighbours"]
+    finding = found(resolved={4: 1000, 6: 10})["neighbours"]
     assert finding.mend[-1] == "sysctl -w net.ipv4.neigh.default.gc_thresh3=4096"
     assert finding.safe
 

@@ -33,12 +33,6 @@ def judge(facts: Facts) -> Iterator[Finding]:
     yield from _judge_configuration(facts.daemon)
     yield from _judge_leases(facts.daemon)
     yield from _judge_peers(facts.daemon)
-    thresh = facts.setting("net/ipv4/neigh/default/gc_thresh3")
-    if thresh is not None and facts.resolved > int(thresh) * 0.9:
-        told = f"the kernel keeps {facts.resolved} neighbours of {thresh}: beyond that it reaches no new ones"
-        names = ((number, int(thresh) * 4 >> (3 - number)) for number in (1, 2, 3))
-        mends = tuple(f"sysctl -w net.ipv4.neigh.default.gc_thresh{number}={value}" for number, value in names)
-        yield Finding("neighbours", ERROR, told, mends, safe=True)
 
 
 def _judge_store(facts: Facts, store: Mapping[str, Any]) -> Iterator[Finding]:

@@ -55,7 +55,8 @@ class Facts:
     and peers send; both None where they cannot be asked. `claimed` holds the devices that daemons of this
     project hold. `conflists` maps the names of the network configurations to their texts, `plugins` are the
     executables; both None where the folder is missing. `expiries` maps certificate files to the end of their validity
-    in seconds since the epoch, or to why that is unknown. `resolved` counts the neighbours that the kernel resolved.
+    in seconds since the epoch, or to why that is unknown. `resolved` counts the neighbours that the kernel resolved,
+    by address family.
     `probes` is what the daemon's probes have found, empty where it sends none. `offloaded` are our devices whose
     packets have their checksums left to the device; `release` is the kernel's. `store_time` is the store's clock,
     in seconds since the epoch, None where it does not tell.
@@ -78,7 +79,7 @@ class Facts:
     bin_dir: Path
     has_kubelet: bool
     expiries: Mapping[str, float | str]
-    resolved: int
+    resolved: Mapping[int, int]
     probes: Mapping[str, Any]
     offloaded: frozenset[str]
     release: str
@@ -201,6 +202,7 @@ def _read_settings(devices: Sequence[str]) -> dict[str, str | None]:
         "net/ipv4/conf/all/rp_filter",
         "net/bridge/bridge-nf-call-iptables",
         "net/ipv4/neigh/default/gc_thresh3",
+        "net/ipv6/neigh/default/gc_thresh3",
         *(f"net/ipv4/conf/{device}/rp_filter" for device in devices),
         *(f"net/ipv4/conf/{device}/forwarding" for device in devices),
     ]
@@ -270,12 +272,12 @@ def _read_conflists(folder: Path) -> dict[str, str] | None:
     return {path.name: path.read_text(errors="replace") for path in files if path.is_file()}
 
 
-def _count_resolved(sock: NetlinkSocket) -> int:
+def _count_resolved(sock: NetlinkSocket) -> dict[int, int]:
     def decode(message: Any) -> bool | None:
         _, _, permanent = neighbour.decode_header(message)
         return None if permanent else True
 
-    return sum(
-        len(sock.dump(neighbour.encode_dump_neighbours(family, 0), decode, "read neighbours"))
+    return {
+        family: len(sock.dump(neighbour.encode_dump_neighbours(family, 0), decode, "read neighbours"))
         for family in (IPV4, IPV6)
-    )
+    }

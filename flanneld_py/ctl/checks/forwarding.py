@@ -20,6 +20,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
     networks = facts.env.networks if isinstance(facts.env, SubnetEnv) else ()
     yield from _judge_settings(facts, {network.family for network in networks} or {IPV4})
     yield from _judge_bridge(facts)
+    yield from _judge_neighbours(facts)
     for network in networks:
         if network.family == IPV4:
             yield from _judge_iptables(facts, network)
@@ -52,6 +53,16 @@ def _judge_bridge(facts: Facts) -> Iterator[Finding]:
     elif value is None and facts.has_kubelet:
         load = ("modprobe br_netfilter", "echo br_netfilter > /etc/modules-load.d/br_netfilter.conf")
         yield Finding("bridge-nf", WARNING, f"br_netfilter is not loaded: {told}", load)
+
+
+def _judge_neighbours(facts: Facts) -> Iterator[Finding]:
+    for family, count in facts.resolved.items():
+        limit = facts.setting(f"net/ipv{family}/neigh/default/gc_thresh3")
+        if limit is not None and count > int(limit) * 0.9:
+            told = f"the kernel keeps {count} IPv{family} neighbours of {limit}: beyond that it reaches no new ones"
+            names = ((number, int(limit) * 4 >> (3 - number)) for number in (1, 2, 3))
+            mends = (f"sysctl -w net.ipv{family}.neigh.default.gc_thresh{number}={value}" for number, value in names)
+            yield Finding("neighbours", ERROR, told, tuple(mends), safe=True)
 
 
 def _judge_iptables(facts: Facts, network: Prefix) -> Iterator[Finding]:
