@@ -18,6 +18,11 @@ from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, parse_prefix
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+KEYS = (
+    *("EnableIPv4", "EnableIPv6", "EnableNFTables", "Backend"),
+    *(f"{prefix}{key}" for prefix in ("", "IPv6") for key in ("Network", "SubnetLen", "SubnetMin", "SubnetMax")),
+)
+"""What may be set beside Backend's own keys."""
 DEFAULT_BACKEND_TYPE = "udp"
 """What a configuration without Backend means to Go flannel's code (its documentation says vxlan)."""
 
@@ -99,6 +104,16 @@ def parse_network_config(text: str | bytes, *, limits: bool = True) -> NetworkCo
         backend=backend,
         backend_given=given,
     )
+
+
+def find_unknown(text: str) -> list[str]:
+    """Return the keys that mean nothing there, as they are written; those below Backend only its backend knows.
+
+    Raises ConfigError.
+    """
+    known = {key.lower() for key in KEYS}
+    fields = _parse_object(text)
+    return [key for key in json.loads(text) if key.lower() in fields.keys() - known]
 
 
 def _parse_object(text: str | bytes) -> dict[str, Any]:

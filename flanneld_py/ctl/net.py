@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flanneld_py.backends.registry import parse_backend
 from flanneld_py.core.errors import ConfigError
-from flanneld_py.core.network_config import parse_network_config
+from flanneld_py.core.network_config import KEYS, find_unknown, parse_network_config
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.output import NOT_WELL, OK, show, show_json
 from flanneld_py.ctl.store import add_store_flags, read_store, work_in_etcd
@@ -49,14 +49,17 @@ def register(subcommands: Subparsers[argparse.ArgumentParser]) -> None:
         "set",
         help="write it, if it can be used",
         description="Writes the configuration: what is there, with the keys changed that are given. A key whose value "
-        "is empty goes. Leases that would not fit any more are named, and nothing is written, unless --force is given.",
+        "is empty goes. Keys that nobody knows and leases that would not fit any more are named, and nothing is "
+        "written, unless --force is given.",
     )
     set_parser.add_argument(
         "keys", nargs="*", metavar="KEY=VALUE", help="like Network=10.5.0.0/16 Backend.Type=vxlan Backend.Port=4789"
     )
     set_parser.add_argument("--file", help="begin with this file (- for standard input) in place of what is there")
     set_parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
-    set_parser.add_argument("--force", action="store_true", help="write it though leases would not fit")
+    set_parser.add_argument(
+        "--force", action="store_true", help="write it though leases would not fit, or nobody knows a key"
+    )
     add_store_flags(set_parser)
     set_parser.set_defaults(run=_run_set)
 
@@ -112,8 +115,15 @@ def _run_set(options: argparse.Namespace) -> int:
         try:
             text = change_config(begin, options.keys)
             config = judge_config(text)
+            # What has been there stays: it is no slip of this command.
+            unknown = [key for key in find_unknown(text) if f'"{key}"' not in (stored.text or "")]
         except ConfigError as error:
             raise CtlError(str(error)) from error
+        if unknown and not options.force:
+            raise CtlError(
+                f"{', '.join(unknown)}: no such key; there are {', '.join(KEYS)}, and the backend's own as "
+                "Backend.KEY; --force writes it all the same"
+            )
         misfits = find_misfits(config, (await store.list_leases())[0])
         if misfits and not options.force:
             more = f" and {len(misfits) - _NAMED} more" if len(misfits) > _NAMED else ""

@@ -1,16 +1,19 @@
 """The way of a packet through this node, hop by hop, by the kernel's own answers.
 
-Sends nothing. What only a real packet can tell (connection tracking, filters in other programs) is not seen.
+Sends nothing. What only a real packet can tell (connection tracking, filters beside nf_tables) is not seen.
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import format_address
+from flanneld_py.core.sample_packet import TCP, SamplePacket
 from flanneld_py.kernel import neighbour
+from flanneld_py.kernel.barriers import read_barriers
 from flanneld_py.kernel.link import IFF_RUNNING
 from flanneld_py.kernel.own_devices import is_own_device
 from flanneld_py.kernel.route_lookup import LOCAL, look_up_route
@@ -66,7 +69,19 @@ class Walk:
         if found.type == LOCAL:
             yield Hop("this host", f"{self._text(destination)} is an address of this host: delivered")
             return
-        yield from self._send(self._links[found.ifindex], found.gateway, destination)
+        outgoing = self._links[found.ifindex]
+        if link:
+            yield from self._filter(SamplePacket(self._family, link.name, outgoing.name, source, destination, TCP, 80))
+        yield from self._send(outgoing, found.gateway, destination)
+
+    def _filter(self, packet: SamplePacket) -> Iterator[Hop]:
+        """Yield what the packet filter does with what is forwarded, where it lets itself be asked."""
+        with suppress(KernelError):
+            barriers = read_barriers([packet], (), beside_iptables=True)
+            told = "a new TCP connection to port 80"
+            yield from (Hop("rules", f"{told}, in {one.chain}", one.reason) for one in barriers)
+            if not barriers:
+                yield Hop("rules", f"{told} is let through")
 
     def _look_up(
         self, destination: int, *, source: int = 0, incoming: int = 0, outgoing: int = 0

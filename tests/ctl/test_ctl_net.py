@@ -82,12 +82,21 @@ class TestInEtcd:
             (["Network=10.5.0.0/40"], "Network"),
             (["Network=10.5.0.0/16", "Backend.Type=carrier-pigeon"], "Backend.Type"),
             (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Backend.VNI=-1"], "VNI"),
+            (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Bckend.VNI=7"], "Bckend: no such key"),
         ],
     )
     def test_what_no_daemon_could_use_is_not_written(self, net, shared_etcd, request, capsys, keys, problem):
         assert net("set", *keys) == 1
         assert problem in capsys.readouterr().err
         assert self.read(shared_etcd, request.node.name) == ""
+
+    def test_a_key_that_nobody_knows_is_written_by_force_and_then_in_nobodys_way(self, net, shared_etcd, request):
+        begin = ("Network=10.5.0.0/16", "Backend.Type=vxlan", "ipv6network=fd42::/48")
+        assert net("set", *begin, "Comment=ours", "--force") == 0
+        assert net("set", "SubnetLen=25") == 0
+        assert json.loads(self.read(shared_etcd, request.node.name))["Comment"] == "ours"
+        assert net("set", "Comment=", "SubnetLen=25") == 0
+        assert "Comment" not in self.read(shared_etcd, request.node.name)
 
     def test_leases_that_would_not_fit_stop_it_unless_forced(self, net, shared_etcd, request, capsys):
         net("set", "Network=10.5.0.0/16", "Backend.Type=vxlan")

@@ -1,6 +1,9 @@
 """Traces on real nodes: what is said is what a packet meets, and where something is broken it is lost there."""
 
 import json
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,9 +66,9 @@ def test_from_a_pod_and_from_a_peers_pod(pair):
     add_bridge(one)
     own = one.daemons[-1].key
     _, places, _ = trace(one, host_in(own, 5), host_in(key, 9))
-    assert places == ["source", "forwarding", *THROUGH[1:]]
+    assert places == ["source", "forwarding", "route", "rules", *THROUGH[2:]]
     _, places, told = trace(one, host_in(key, 9), host_in(own, 5))
-    assert places == ["source", "forwarding", "route", "cni0"]
+    assert places == ["source", "forwarding", "route", "rules", "cni0"]
     assert told["hops"][0]["what"] == f"{host_in(key, 9)} comes in by flannel.1"
     assert trace(one, host_in(key, 9), one.address)[1] == ["source", "route", "this host"]
 
@@ -96,6 +99,38 @@ def test_where_it_would_be_lost(pair):
     assert lost(one, source, destination)[0] == "neighbour"
     one.ip(f"route replace unreachable {key.replace('-', '/')}")
     assert lost(one, source, destination)[0] == "route"
+
+
+@pytest.mark.parametrize("program", ["iptables", "nft"])
+def test_a_firewall_that_stops_just_this_packet(pair, program):
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program}: apt-get install {program.replace('nft', 'nftables')}")
+    one, _, key = pair
+    add_bridge(one)
+    source, destination = host_in(one.daemons[-1].key, 5), host_in(key, 9)
+
+    def shell(*commands):
+        for command in commands:
+            one.namespace.run(lambda: subprocess.run(shlex.split(command), check=True, capture_output=True))  # noqa: B023
+
+    if program == "nft":
+        chain = "inet blocks passing"
+        shell(
+            "nft add table inet blocks",
+            "nft 'add chain inet blocks passing { type filter hook forward priority 0; }'",
+            f"nft add rule inet blocks passing ip daddr {destination} tcp dport 80 drop",
+        )
+        mend = "nft delete table inet blocks"
+    else:
+        chain = "ip filter FORWARD"
+        shell(f"iptables -I FORWARD -d {destination} -j DROP")
+        mend = f"iptables -D FORWARD -d {destination} -j DROP"
+    _, places, told = trace(one, source, destination)
+    assert places == ["source", "forwarding", "route", "rules"]
+    assert chain in told["hops"][-1]["what"]
+    assert trace(one, source, host_in(key, 8))[2]["lost"] is None
+    shell(mend)
+    assert trace(one, source, destination)[2]["lost"] is None
 
 
 def write_forwarding(value):
