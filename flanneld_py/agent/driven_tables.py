@@ -41,7 +41,7 @@ class DrivenTables:
 
     def digest(self) -> int | None:
         """Return the sum of the hashes of all entries; None if a table cannot be read."""
-        digest = sum(hash(entry) for entry in self.read().values())
+        digest = sum(hash(entry) for driver in self._drivers.values() for entry in self._read(driver))
         return None if self._unread else digest
 
     def _read(self, driver: TableDriver) -> Iterable[DrivenEntry]:
