@@ -260,6 +260,10 @@ class Reconciler:
         if kinds:
             await self._compare_tables(kinds)
         await self._writer.apply(order(self.retries.due(time.monotonic())))
+        doubtful = {Change(kind) for kind in self._writer.take_doubtful()}
+        if doubtful:
+            self._dirty |= doubtful
+            self._wake.set()
         self.synced.set()
         for done in followers:
             self._followers.remove(done)

@@ -66,6 +66,12 @@ class TableWriter:
         self.retries = RetryQueue()
         self.counts = ReconcileCounts()
         self.own_fdb: set[tuple[int, FdbEntry]] = set()
+        self._doubtful: set[Kind] = set()
+
+    def take_doubtful(self) -> set[Kind]:
+        """Return the tables that may hold more than was written, since the last call."""
+        doubtful, self._doubtful = self._doubtful, set()
+        return doubtful
 
     async def apply(
         self, operations: Sequence[Operation], outdated: AbstractSet[tuple[Kind, Key]] = frozenset()
@@ -101,7 +107,7 @@ class TableWriter:
     def _apply_batch(self, table: str, batch: Sequence[Operation]) -> None:
         failed = self._driven.apply(table, batch) if table else self._apply_to_kernel(batch)
         self.counts.operations += len(batch)
-        self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
+        self._doubtful |= self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
         for index, (errno, reason) in failed.items():
             self.note_failure(batch[index], errno, reason)
 

@@ -45,11 +45,19 @@ class RetryQueue:
         self._failures[key] = failure
         return failure
 
-    def settle(self, operations: Iterable[Operation]) -> None:
-        """Forget former failures on the objects of operations that have succeeded."""
+    def settle(self, operations: Iterable[Operation]) -> set[Kind]:
+        """Forget former failures on the objects of operations that have succeeded.
+
+        Returns the tables where something was deleted at last: others may have changed meanwhile what it was, and a
+        delete does not find what has another protocol.
+        """
+        doubtful: set[Kind] = set()
         if self._failures:
             for operation in operations:
-                self._failures.pop((operation.kind, entry_key(operation.entry)), None)
+                failure = self._failures.pop((operation.kind, entry_key(operation.entry)), None)
+                if failure is not None and operation.delete:
+                    doubtful.add(operation.kind)
+        return doubtful
 
     def forget(self, kinds: Iterable[Kind]) -> None:
         """Forget the failures in tables that have been read anew: what is still wrong is planned anew."""

@@ -1,6 +1,7 @@
 """The reconciler on the real kernel; between full comparisons it hears of changes by notifications only."""
 
 import asyncio
+import errno
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
 from flanneld_py.agent import table_writer
-from flanneld_py.core.entries import FdbEntry, Nexthop
+from flanneld_py.core.entries import PROTOCOL_BOOT, FdbEntry, Nexthop, Route
 from flanneld_py.core.lease_event import LeaseRejected
 from flanneld_py.kernel import netlink, nexthop
 from flanneld_py.kernel.netlink import Request
@@ -553,6 +554,35 @@ async def test_new_peer_goes_before_everything_that_was_refused(node, host, monk
     new = [entry for entry in written if entry not in refused]
     assert written[: len(new)] == new
     assert len(new) >= 4
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+async def test_route_of_others_that_could_not_be_replaced_goes_with_its_lease(node, host, monkeypatch, refusals):
+    """The first refusal is of our route in its place, the second of its deletion."""
+    await node.begin()
+    node.put(A)
+    await node.follows(A)
+    await node.settled()
+    left = refusals
+
+    def refuse(sock, batch, apply=table_writer.apply_batch):
+        nonlocal left
+        if left and any(isinstance(operation.entry, Route) for operation in batch):
+            left -= 1
+            return dict.fromkeys(range(len(batch)), (errno.EBUSY, "refused for the test"))
+        return apply(sock, batch)
+
+    monkeypatch.setattr(table_writer, "apply_batch", refuse)
+    device = node.device()
+    host.do(
+        lambda ipr: ipr.route(
+            "replace", dst=str(A.subnet), gateway="10.5.99.0", oif=device, flags=ONLINK, proto=PROTOCOL_BOOT
+        )
+    )
+    await until(lambda: len(node.reconciler.retries) == 1)
+    node.remove(A)
+    await node.follows()
+    assert left == 0
 
 
 async def test_refused_peer_that_goes_away_is_no_longer_tried(node, host):
