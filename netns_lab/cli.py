@@ -100,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_topology_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("topology", nargs="?", metavar="TOPOLOGY.toml", help="default: three nodes, two pods each")
     command.add_argument("--kubernetes", action="store_true", help="with a real kube-apiserver in place of etcd")
+    command.add_argument("--on-demand", action="store_true", help="with flanneld --on-demand on every node")
     command.add_argument("--backend", metavar="NAME", help="vxlan, host-gw, …: in place of the topology's")
     families = command.add_mutually_exclusive_group()
     for flag, value, text in (("--ipv6", (IPV6,), "IPv6 only"), ("--dual", (IPV4, IPV6), "both families")):

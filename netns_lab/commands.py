@@ -196,6 +196,8 @@ def topology_values(arguments: Namespace) -> dict[str, object]:
     values = load_topology(_topology_text(arguments.topology))
     if arguments.kubernetes:
         values["kubernetes"] = True
+    if arguments.on_demand:
+        values["on_demand"] = True
     return vary(values, arguments.backend, arguments.families, whole=arguments.topology is None)
 
 

@@ -57,7 +57,7 @@ def make_node(folder: LabFolder, topology: Topology, node: Node) -> None:
 
 def start_daemon(folder: LabFolder, topology: Topology, node: Node) -> None:
     """Start the node's daemon. Raises LabError if there is none to start."""
-    command = node.daemon or (str(find_program("flanneld")),)
+    command = node.daemon or (str(find_program("flanneld")), *(("--on-demand",) if topology.on_demand else ()))
     if topology.kubernetes:
         command = daemon_words(node, command)
     else:

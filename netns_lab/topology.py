@@ -107,7 +107,8 @@ class EtcdMember:
 class Topology:
     """A whole lab. `network` is the cluster's configuration for the daemons, handed on as it stands.
 
-    `kubernetes` has them find it, and each other, by a Kubernetes API server in place of etcd.
+    `kubernetes` has them find it, and each other, by a Kubernetes API server in place of etcd. `on_demand` has our own
+    daemons program peers as they are needed.
     """
 
     mtu: int
@@ -117,6 +118,7 @@ class Topology:
     etcd: tuple[EtcdMember, ...]
     network: Mapping[str, object]
     kubernetes: bool = False
+    on_demand: bool = False
 
     def find_node(self, name: str) -> Node:
         """Find a node. Raises UsageError."""
@@ -185,8 +187,9 @@ def parse_topology(values: Mapping[str, object]) -> Topology:
     underlays = _parse_underlays(top.table("underlay"), families)
     nodes = _parse_nodes(top.table("nodes"), underlays, pods)
     kubernetes = top.take("kubernetes", bool, default=False)
+    on_demand = top.take("on_demand", bool, default=False)
     top.finish()
-    return Topology(mtu, underlays, nodes, etcd_underlay, etcd, network, kubernetes)
+    return Topology(mtu, underlays, nodes, etcd_underlay, etcd, network, kubernetes, on_demand)
 
 
 def families_of(network: Mapping[str, object]) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from tests import test_daemon
 from tests.host import IPV4, IPV6
 from tests.pod_packets import SOCKETS, Echo, ask, pod_address, subnet
 from tests.test_daemon import PREFIX, cluster, empty_cluster
@@ -111,6 +112,28 @@ def test_the_first_packet_is_answered(cluster, families):
         assert knows_just(one, family, (two, second), (third, all_of))
     nobody_is_told_of_at_once(one, sources)
     assert "Traceback" not in again.log
+
+
+def test_the_kernel_asks_where_its_settings_can_only_be_read(cluster, tmp_path, monkeypatch):
+    """As in a container that has no more rights than it needs."""
+    program = tmp_path / "flanneld"
+    program.write_text(
+        "#!/bin/sh\n"
+        "exec unshare --mount -- sh -ec '\n"
+        "mount --bind /proc/sys /proc/sys\n"
+        "mount -o remount,bind,ro /proc/sys\n"
+        f'exec {test_daemon.FLANNELD} "$@"\' flanneld "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(test_daemon, "FLANNELD", program)
+    families = (IPV4, IPV6)
+    cluster.set_config(CONFIGS[families])
+    one, two = nodes = [cluster.add_node() for _ in range(2)]
+    for node in nodes:
+        give_ipv6(node)
+    first, second = (node.start("--on-demand").is_ready() for node in nodes)
+    assert "Read-only file system" in first.log
+    first_packets_are_answered(one, first, two, second, families)
 
 
 def test_a_lease_in_use_is_followed(cluster):

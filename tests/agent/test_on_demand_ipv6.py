@@ -96,7 +96,7 @@ async def test_first_packet_arrives_and_its_peer_is_programmed(node, far, sender
     assert len(node.finder.finds) == 1
     assert node.unresolved(IPV6) == []
     await node.settled()
-    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.counts.drift.keys()
+    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.drift.counts.keys()
 
 
 @pytest.mark.parametrize("has_nexthops", [True, False], ids=["nexthops", "plain routes"])
@@ -166,7 +166,7 @@ async def test_more_lookups_at_once_than_are_allowed(make_node, sender, families
     assert len(node.unreachable(IPV6)) == 32
     assert node.state(IPV6)[2]["fd42::/48"] == (None, node.device(IPV6), False)
     await node.settled()
-    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.counts.drift.keys()
+    assert not {"fdb", "neighbour", "nexthop", "route"} & node.reconciler.drift.counts.keys()
 
 
 async def test_own_subnet_without_a_bridge_is_not_unreachable(node, sender):

@@ -80,10 +80,12 @@ def test_every_configuration_can_be_used(overlay):
     assert (config.ipv6 is not None) == (overlay == "dual-stack")
 
 
-def test_the_guard_is_a_flag():
-    (container,) = pod_of(build("guard"))["containers"]
+@pytest.mark.parametrize(("overlay", "flag", "value"), [("guard", "guard", "drop"), ("on-demand", "on-demand", True)])
+def test_what_is_a_flag(overlay, flag, value):
+    (container,) = pod_of(build(overlay))["containers"]
     values = parse_flags(FLAGS, container["args"], {})
-    assert values["guard"] == "drop"
+    assert values[flag] == value
+    assert values["kube-subnet-mgr"]
 
 
 @pytest.fixture(scope="module")
