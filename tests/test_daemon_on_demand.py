@@ -87,8 +87,12 @@ def nobody_is_told_of_at_once(node, sources):
     for family, source in sources.items():
         with pytest.raises(OSError, match="No route to host"):
             ask(node, source, family, str(ip_network(free[family])[9]))
-        unreachable = node.ip(f"-json -{family} route show type unreachable")
-        assert [route["dst"] for route in unreachable] == [free[family]]
+        # The route is written once the sender has been told.
+        wait_until(lambda family=family: unreachable(node, family) == [free[family]])
+
+
+def unreachable(node, family):
+    return [route["dst"] for route in node.ip(f"-json -{family} route show type unreachable")]
 
 
 @every_family

@@ -1,6 +1,6 @@
 """All leases of a cluster, to be found by an address, in as little memory as is fair for what is seldom looked at.
 
-Owns how a lease is kept: packed, for as Python's objects it takes five times the room. It never leaves the process.
+Owns how a lease is kept: packed, for Python's objects take a multiple of its room. It never leaves the process.
 """
 
 from __future__ import annotations
