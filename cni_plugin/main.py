@@ -1,5 +1,6 @@
 """The executable `flannel`: hands a call over to the daemon of this node, and says what that answers.
 
+Runs where the shell script that `flannelctl cni install` writes has found no daemon that takes the call at its door.
 It starts anew for every call, so it imports two modules written in C and nothing else. Where no daemon takes the call,
 `alone` serves it in this process. What is said over the socket, `pod_request` and `pod_service` of the agent describe.
 """
@@ -29,6 +30,9 @@ _ANSWER_PATIENCE = 60.0
 _DECLINED = 2
 """The daemon's status for a call that it leaves to this process."""
 
+_INTERRUPTED = ["interrupted"]
+"""Arguments that say: the daemon began to serve the call, and did not come to an end."""
+
 _Answer = tuple[int, bytes]
 """Exit status and standard output."""
 
@@ -42,9 +46,9 @@ def main() -> int:
     environment = {key: posix.environ[key] for key in _VARIABLES if key in posix.environ}
     verb = environment.get(b"CNI_COMMAND")
     config = b"" if verb == b"VERSION" else _read_input()
-    interrupted = False
+    interrupted = sys.argv[1:] == _INTERRUPTED
     answer = None
-    if verb != b"VERSION" and isinstance(config, bytes):
+    if verb != b"VERSION" and isinstance(config, bytes) and not interrupted:
         try:
             answer = _ask_daemon(environment, config)
         except _InterruptedError:

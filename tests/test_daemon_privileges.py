@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
 
 __all__ = ["cluster", "empty_cluster"]
 
-NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_ADMIN = 10, 12, 13, 21
+NET_BIND_SERVICE, NET_ADMIN, NET_RAW, SYS_PTRACE, SYS_ADMIN = 10, 12, 13, 19, 21
 
 
 def capabilities_of(daemon):
@@ -20,7 +20,7 @@ def capabilities_of(daemon):
     return [{bit for bit in range(64) if int(fields[name], 16) >> bit & 1} for name in ("CapPrm", "CapBnd")]
 
 
-@pytest.mark.parametrize(("words", "more"), [((), {SYS_ADMIN}), (("--cni-service=false",), set())])
+@pytest.mark.parametrize(("words", "more"), [((), {SYS_ADMIN, SYS_PTRACE}), (("--cni-service=false",), set())])
 def test_pods_namespaces_may_be_entered_only_to_serve_them(cluster, words, more):
     daemon = cluster.add_node().start(*words).is_ready()
     kept = {NET_BIND_SERVICE, NET_ADMIN, NET_RAW} | more

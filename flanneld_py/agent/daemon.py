@@ -43,6 +43,7 @@ from flanneld_py.kernel.privileges import (
     CAP_NET_BIND_SERVICE,
     CAP_NET_RAW,
     CAP_SYS_ADMIN,
+    CAP_SYS_PTRACE,
     keep_capabilities,
 )
 from flanneld_py.store.kube_options import KubeOptions
@@ -99,7 +100,7 @@ _KEPT = (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE)
 
 def _drop_privileges(options: Options) -> None:
     # To serve a pod is to enter its namespace.
-    kept = (*_KEPT, CAP_SYS_ADMIN) if options.cni_service else _KEPT
+    kept = (*_KEPT, CAP_SYS_ADMIN, CAP_SYS_PTRACE) if options.cni_service else _KEPT
     try:
         if keep_capabilities(*kept):
             log.debug("capabilities given up: kept=%s", kept)

@@ -1,6 +1,6 @@
-"""Calls of the CNI plugin, served by the daemon: the socket beside the subnet file, and the threads that listen there.
+"""Calls of the CNI plugin, served by the daemon: the socket and the door beside the subnet file, and their threads.
 
-How the plugin's executable hands a call over, `pod_request` describes. It is told
+How a call comes in by the door, `pod_door` describes; how by the socket, `pod_request`. There the plugin is told
 
     1 byte of any value: the call is being served
     1 byte exit status, or 2 where it must serve the call itself; 4 bytes: length of standard output (big-endian)
@@ -21,7 +21,9 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from flanneld_py.agent.pod_door import Door
 from flanneld_py.agent.pod_request import receive_request
+from flanneld_py.agent.pod_workers import Workers
 from flanneld_py.core.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -34,19 +36,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SOCKET_SUFFIX = ".cni.sock"
+DOOR_SUFFIX = ".door"
+"""In place of the socket's last one."""
 DECLINED = 2
+_LEFT_TO_THE_PLUGIN = DECLINED, b""
 
 _VERBS = frozenset({"ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"})
 _OUTCOMES = {0: "success", DECLINED: "declined"}
 
-_MOST_WORKERS = 8
 _BACKLOG = 512
 _PATIENCE = 5.0
 """Seconds for the plugin to send its request or take its answer."""
 _STOP_PATIENCE = 2.0
 """Seconds for all calls in progress when the daemon stops; they take milliseconds."""
-_PAUSE = 0.2
-"""Seconds between attempts while no connection can be accepted, for want of descriptors."""
 _CAPABILITIES = 1 << 12 | 1 << 21
 """CAP_NET_ADMIN and CAP_SYS_ADMIN (include/uapi/linux/capability.h)."""
 
@@ -55,80 +57,68 @@ _HEAD = struct.Struct(">BI")
 
 
 class PodService:
-    """Listens at a path, as many threads as there are calls at once and a few at most. Raises OSError."""
+    """Listens at a path, and at a door beside it where it can. Raises OSError."""
 
     def __init__(self, path: Path, outages: Callable[[], Sequence[str]]) -> None:
         """Listen at once; `outages`, asked from any thread, says what keeps other nodes from the pods here."""
         self._outages = outages
-        self._listening = _listen(path)
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._workers: list[threading.Thread] = []
-        self._idle = 0
         self._calls: PodCalls | None = None
         self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
         """Of the calls so far, by verb and outcome."""
-        with self._lock:
-            self._add_worker()
+        self._listening = _listen(path)
+        self._door = _open_door(path.with_suffix(DOOR_SUFFIX))
+        self._at_socket = Workers(self._listening.accept, self._serve, self._leave)
+        self._at_door = None if self._door is None else Workers(self._door.wait, self._serve_ring, self._leave)
 
     def close(self) -> None:
         """Take no more calls, and return when those in progress are done, or after a short while."""
-        self._closing.set()
-        self._listening.shutdown(socket.SHUT_RDWR)
         deadline = time.monotonic() + _STOP_PATIENCE
-        for worker in self._workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
+        if self._door is not None and self._at_door is not None:
+            self._at_door.close(self._door.wake, deadline)
+        self._at_socket.close(lambda _: self._listening.shutdown(socket.SHUT_RDWR), deadline)
         self._listening.close()
+        if self._door is not None:
+            self._door.close()
         if self._calls is not None:
             self._calls.close(max(0.0, deadline - time.monotonic()))
 
-    def _add_worker(self) -> None:
-        worker = threading.Thread(target=self._work, name=f"cni {len(self._workers)}", daemon=True)
-        self._workers.append(worker)
-        self._idle += 1
-        worker.start()
-
-    def _work(self) -> None:
-        self._serve_all()
+    def _leave(self) -> None:
         if self._calls is not None:
             self._calls.leave()
 
-    def _serve_all(self) -> None:
-        while not self._closing.is_set():
-            try:
-                connection, _ = self._listening.accept()
-            except OSError as error:
-                if not self._closing.wait(_PAUSE):
-                    log.warning("cni: no call can be accepted: %s", error)
-                continue
-            with self._lock:
-                self._idle -= 1
-                if not self._idle and len(self._workers) < _MOST_WORKERS and not self._closing.is_set():
-                    self._add_worker()
-            try:
-                with connection:
-                    self._serve(connection)
-            except OSError as error:
-                log.debug("cni: a call was broken off: %s", error)
-            finally:
-                with self._lock:
-                    self._idle += 1
-
-    def _serve(self, connection: socket.socket) -> None:
-        pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid != 0:
-            log.warning("cni: refused a call by pid %d of user %d, who is not root", pid, uid)
-            return
-        connection.settimeout(_PATIENCE)
-        with receive_request(connection) as request:
-            if request is None:
+    def _serve(self, accepted: tuple[socket.socket, object]) -> None:
+        with accepted[0] as connection:
+            pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            if uid != 0:
+                log.warning("cni: refused a call by pid %d of user %d, who is not root", pid, uid)
                 return
-            calls = self._require_calls()
-            connection.sendall(b"+")
-            began = time.monotonic()
-            status, output = calls.serve(request)
-            self._count(request, status, time.monotonic() - began)
-            connection.sendall(_HEAD.pack(status, len(output)) + output)
+            connection.settimeout(_PATIENCE)
+            with receive_request(connection) as request:
+                if request is None:
+                    return
+                calls = self._require_calls()
+                connection.sendall(b"+")
+                status, output = self._carry_out(calls, request)
+                connection.sendall(_HEAD.pack(status, len(output)) + output)
+
+    def _serve_ring(self, pid: int) -> None:
+        if self._door is None or not pid:
+            return
+        try:
+            with self._door.receive(pid) as ring:
+                calls = self._require_calls()
+                if ring.take():
+                    ring.tell(*(_LEFT_TO_THE_PLUGIN if ring.request is None else self._carry_out(calls, ring.request)))
+        except PermissionError as error:
+            self._door.shut()
+            log.warning("cni: each call starts an interpreter: the daemon lacks CAP_SYS_PTRACE: %s", error)
+
+    def _carry_out(self, calls: PodCalls, request: Request) -> tuple[int, bytes]:
+        began = time.monotonic()
+        status, output = calls.serve(request)
+        self._count(request, status, time.monotonic() - began)
+        return status, output
 
     def _count(self, request: Request, status: int, seconds: float) -> None:
         verb = request.environment.get(b"CNI_COMMAND", b"").decode(errors="replace")
@@ -165,6 +155,14 @@ def _read_lack() -> str:
     if not os.access("/proc/sys/net/ipv4/ip_forward", os.W_OK):
         return "/proc/sys is read-only for the daemon"
     return ""
+
+
+def _open_door(path: Path) -> Door | None:
+    try:
+        return Door(path)
+    except OSError as error:
+        log.warning("cni: each call starts an interpreter: %s", error)
+        return None
 
 
 def _listen(path: Path) -> socket.socket:

@@ -118,7 +118,11 @@ FLAGS: tuple[Flag, ...] = (
         "comma list of prefixes from which any node may send through the tunnel; may be given more than once",
         repeatable=True,
     ),
-    _switch("cni-service", True, "serve the calls of the CNI plugin; without it CAP_SYS_ADMIN is given up"),
+    _switch(
+        "cni-service",
+        True,
+        "serve the calls of the CNI plugin; without it CAP_SYS_ADMIN and CAP_SYS_PTRACE are given up",
+    ),
     _text("healthz-ip", "0.0.0.0", "address of the health server"),
     _number("healthz-port", 0, 0, 65535, "port of the health server, 0 for none"),
     _switch("kube-subnet-mgr", False, "use the Kubernetes API in place of etcd"),

@@ -154,14 +154,18 @@ def _delete(sock: NetlinkSocket, request: object) -> None:
 
 def _file_steps(options: argparse.Namespace) -> Iterator[Step]:
     env: Path = options.subnet_file
-    files = [env, env.with_suffix(".sock"), env.with_suffix(".cni.sock"), env.with_name(f".{env.name}.lock")]
+    files = [
+        env,
+        *(env.with_suffix(suffix) for suffix in (".sock", ".cni.sock", ".cni.door", ".cni.door.owner")),
+        env.with_name(f".{env.name}.lock"),
+    ]
     conflist, executable = options.conf_dir / CONFLIST, options.bin_dir / EXECUTABLE
     if _read(conflist) in written_conflists():
         files.append(conflist)
     if b"from cni_plugin.main import main" in _read(executable):
         files.append(executable)
     for path in files:
-        if path.exists():
+        if path.exists() or path.is_symlink():
             yield Step(str(path), path.unlink)
     for folder in (
         options.bin_dir / INTERPRETERS,

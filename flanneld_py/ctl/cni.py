@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flanneld_py.ctl.cni_files import CODE, encode_conflist, encode_executable, written_conflists
+from flanneld_py.ctl.cni_files import (
+    CODE,
+    SHELL,
+    encode_conflist,
+    encode_executable,
+    encode_ringing_executable,
+    written_conflists,
+)
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.files import put_in_place
 from flanneld_py.ctl.own_interpreter import FOLDER, copy_interpreter, drop_others
@@ -62,7 +69,8 @@ def install(bin_dir: Path, conf_dir: Path, *, with_interpreter: bool = False) ->
             executable, lines = copy_interpreter(bin_dir, _package_folder(), CODE)
         else:
             interpreter = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-            executable = encode_executable(interpreter, str(_package_folder()))
+            encode = encode_ringing_executable if os.access(SHELL, os.X_OK) else encode_executable
+            executable = encode(interpreter, str(_package_folder()))
         lines += [
             _install_executable(bin_dir / EXECUTABLE, executable),
             _install_conflist(conf_dir / CONFLIST, has_portmap=os.access(bin_dir / "portmap", os.X_OK)),

@@ -27,6 +27,48 @@ posix._exit(main())
 """The process ends before there is anything to collect, and leaves its tidying up to the kernel: 3 ms less."""
 
 
+SHELL = "/bin/bash"
+"""One that reads with a time limit; the -p below keeps its environment from running anything."""
+
+DOOR = "/run/flannel/subnet.cni.door"
+
+_RINGING = """\
+#!{shell} -p
+# Rings at flanneld's door and waits for its answer: what it needs, it reads from this process (agent/pod_door.py).
+# Without flanneld, and for all else, the interpreter below serves the call.
+door={door}
+interrupted=
+if [[ -p /proc/self/fd/0 && -f $CNI_NETNS && $door.owner -ef $door ]]; then
+	{{
+		answer=2
+		[[ -p /proc/self/fd/4 ]] && answer= && printf '%07d\\n' $$ >&6
+		seconds=0
+		until [[ $answer ]]; do
+			# At first there is the empty line that the pipe was made with.
+			read -r -t 1 -u 5 answer output && continue
+			((seconds += 1))
+			[[ $door.owner -ef /proc/self/fd/6 ]] && ((seconds != {begin} && seconds < {end})) && continue
+			if read -r -u 4; then
+				answer=2 # nobody has taken the call, and now nobody will
+			elif [[ $door.owner -ef /proc/self/fd/6 ]] && ((seconds < {end})); then
+				continue
+			elif ! read -r -t 0.1 -u 5 answer output; then
+				answer=2 interrupted=interrupted
+			fi
+		done
+	}} 2>/dev/null 3<"$CNI_NETNS" 4<<<call 5<<<'' 5<>/proc/self/fd/5 6<>"$door" 7>&1
+	if [[ $answer == [01] ]]; then
+		printf %s "$output" && exit "$answer"
+		exit 1
+	fi
+fi
+exec {command} $interrupted
+"""
+_BEGIN_PATIENCE = 5
+"""Seconds after which a call that the daemon has not taken is taken back: it is busy, or stopped."""
+_ANSWER_PATIENCE = 65
+
+
 def encode_executable(interpreter: str, folder: str) -> bytes:
     """Return the script that runs the plugin by an interpreter with the packages in a folder, both absolute."""
     code = CODE.format(folder=ascii(folder))
@@ -34,7 +76,24 @@ def encode_executable(interpreter: str, folder: str) -> bytes:
     if len(os.fsencode(shebang)) <= _LONGEST_SHEBANG and not any(character.isspace() for character in interpreter):
         return os.fsencode(shebang + code)
     # The kernel splits the first line at spaces and cuts it off; a shell does neither.
-    return os.fsencode(f'#!/bin/sh\nexec {shlex.quote(interpreter)} {_FLAGS} -c {shlex.quote(code)} "$@"\n')
+    return os.fsencode(f"#!/bin/sh\nexec {_command(interpreter, folder)}\n")
+
+
+def encode_ringing_executable(interpreter: str, folder: str, *, door: str = DOOR) -> bytes:
+    """Return the script that has a daemon serve the call, without an interpreter of its own, where one answers."""
+    return os.fsencode(
+        _RINGING.format(
+            shell=SHELL,
+            door=shlex.quote(door),
+            begin=_BEGIN_PATIENCE,
+            end=_ANSWER_PATIENCE,
+            command=_command(interpreter, folder),
+        )
+    )
+
+
+def _command(interpreter: str, folder: str) -> str:
+    return f"{shlex.quote(interpreter)} {_FLAGS} -c {shlex.quote(CODE.format(folder=ascii(folder)))}"
 
 
 def encode_conflist(*, has_portmap: bool, anti_spoof: bool = True) -> bytes:

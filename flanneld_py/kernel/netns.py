@@ -100,12 +100,13 @@ def _enter(descriptor: int) -> None:
         return
     import ctypes
 
-    if _open_libc().setns(descriptor, _CLONE_NEWNET) < 0:
+    if open_libc().setns(descriptor, _CLONE_NEWNET) < 0:
         number = ctypes.get_errno()
         raise KernelError(number, operation, os.strerror(number))
 
 
-def _open_libc() -> Any:
+def open_libc() -> Any:
+    """Return the C library, for calls that Python does not have; errno is what `ctypes.get_errno` returns."""
     global _libc  # noqa: PLW0603 - ctypes takes too long to import for who enters no namespace
     if _libc is None:
         import ctypes

@@ -13,6 +13,7 @@ from flanneld_py.core.errors import KernelError
 CAP_NET_BIND_SERVICE = 10
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
+CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 
 _PR_CAPBSET_DROP = 24

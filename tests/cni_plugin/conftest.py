@@ -1,6 +1,7 @@
 """A node on which the installed executable is called as a runtime would, in namespaces of the test's own.
 
-Most tests run twice: with no daemon, so that the executable does all by itself, and with one that serves its calls.
+Most tests run three times: with no daemon, so that the executable does all by itself, with one that serves its calls
+by the socket, and with one at whose door it rings.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from flanneld_py.ctl.cni import install
+from flanneld_py.ctl.cni_files import encode_ringing_executable
 
 POD_DAEMON = Path(__file__).parent / "pod_daemon.py"
 
@@ -65,6 +67,17 @@ class Node:
                 )
             )
         assert self.daemon.stdout.readline() == b"listening\n"
+
+    def use_door(self):
+        """Have the executable that rings at the door of this node's daemon."""
+        packages = str(POD_DAEMON.parents[2])
+        self.executable.write_bytes(
+            encode_ringing_executable(os.path.realpath(sys.executable), packages, door=str(self.door))
+        )
+
+    @property
+    def door(self):
+        return self.subnet_file.with_name("subnet.cni.door")
 
     def stop_daemon(self):
         """End the daemon in peace; what it had put off is done then."""
@@ -150,8 +163,10 @@ def lone_node(make_namespace, tmp_path):
     made.stop_daemon()
 
 
-@pytest.fixture(params=["alone", "daemon"])
+@pytest.fixture(params=["alone", "daemon", "door"])
 def node(lone_node, request):
-    if request.param == "daemon":
+    if request.param != "alone":
         lone_node.start_daemon()
+    if request.param == "door":
+        lone_node.use_door()
     return lone_node

@@ -265,12 +265,18 @@ def test_a_caller_who_is_not_root_is_sent_away(tmp_path, monkeypatch):
     class Stranger:
         """A connection of another user; reading from it would fail."""
 
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
         def getsockopt(self, *_):
             return (1234).to_bytes(4, "little") + (1000).to_bytes(4, "little") * 2
 
     service = PodService(tmp_path / "s", list)
     try:
-        assert service._serve(Stranger()) is None
+        assert service._serve((Stranger(), None)) is None
     finally:
         service.close()
 

@@ -3,11 +3,12 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from flanneld_py.ctl import cni
-from flanneld_py.ctl.cni_files import encode_conflist, encode_executable
+from flanneld_py.ctl.cni_files import encode_conflist, encode_executable, encode_ringing_executable
 from flanneld_py.ctl.main import main
 
 
@@ -38,11 +39,19 @@ def test_says_what_it_wrote_and_the_executable_runs(folders, capsys):
 
 def test_the_executable_names_an_interpreter_that_no_environment_changes(folders):
     install(folders)
-    first = (folders[0] / "flannel").read_text().splitlines()[0]
-    interpreter, flags = first.removeprefix("#!").split()
+    lines = (folders[0] / "flannel").read_text().splitlines()
+    assert lines[0] == "#!/bin/bash -p"
+    interpreter, flags = next(line for line in lines if line.startswith("exec ")).split()[1:3]
     assert os.path.realpath(interpreter) == interpreter
     assert flags == "-IS"
     assert "shims" not in interpreter
+
+
+def test_without_a_shell_that_knows_time_limits_the_interpreter_is_run_at_once(folders, monkeypatch):
+    monkeypatch.setattr(cni, "SHELL", "/absent/bash")
+    install(folders)
+    assert (folders[0] / "flannel").read_text().splitlines()[0].endswith(" -IS")
+    assert ask_version(folders[0] / "flannel")["supportedVersions"][-1] == "1.1.0"
 
 
 def test_the_conflist_is_kube_flannels_with_pods_kept_from_spoofing(folders):
@@ -125,10 +134,11 @@ def test_interpreters_and_packages_in_folders_of_any_name(tmp_path, name):
     (packages / "cni_plugin").mkdir(parents=True)
     (packages / "cni_plugin" / "main.py").write_text("def main():\n    print('reached', flush=True)\n    return 7\n")
     executable = tmp_path / "flannel"
-    executable.write_bytes(encode_executable(str(interpreter), str(packages)))
-    executable.chmod(0o755)
-    done = subprocess.run([executable], capture_output=True, text=True, check=False, env={})
-    assert (done.returncode, done.stdout, done.stderr) == (7, "reached\n", "")
+    for encode in (encode_executable, partial(encode_ringing_executable, door=str(folder / "door"))):
+        executable.write_bytes(encode(str(interpreter), str(packages)))
+        executable.chmod(0o755)
+        done = subprocess.run([executable], capture_output=True, text=True, check=False, env={})
+        assert (done.returncode, done.stdout, done.stderr) == (7, "reached\n", "")
 
 
 def test_a_plain_path_needs_no_shell():
