@@ -131,6 +131,10 @@ def _mend_link(sock: NetlinkSocket, found: Link, wanted: Device) -> list[str]:
     if found.mtu != wanted.mtu:
         attributes.append(netlink.encode_u32(links.IFLA_MTU, wanted.mtu))
         mended.append("mtu")
+    if found.master:
+        # A bridge would take what comes out of the tunnel for itself.
+        attributes.append(netlink.encode_u32(links.IFLA_MASTER, 0))
+        mended.append("master")
     if not found.is_up:
         mended.append("up")
     if mended:

@@ -148,6 +148,15 @@ def test_mac_and_mtu_are_mended_in_place(host, gos, change, what):
     assert host.fdb(gos) == {OTHER: "172.30.0.12"}
 
 
+def test_device_that_somebody_made_a_bridges_port_is_none_any_more(host, gos):
+    host.ip("link add br0 type bridge")
+    host.ip("link set flannel.1 master br0")
+    found = ensure_device(host.sock, wanted(host))
+    assert (found.ifindex, found.created, found.mended) == (gos, False, ("master",))
+    assert host.link("flannel.1").get_attr("IFLA_MASTER") is None
+    assert ensure_device(host.sock, wanted(host)).mended == ()
+
+
 def test_device_that_is_down_comes_up(host, gos):
     host.do(lambda ipr: ipr.link("set", index=gos, state="down"))
     found = ensure_device(host.sock, wanted(host))
