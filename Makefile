@@ -37,7 +37,7 @@ DEBIAN_BASE := $(CACHE)/debian-bookworm.tar
 IMAGE := dist/flanneld-py_$(VERSION)_image.tar
 
 .PHONY: help venv check format test test-full test-kubernetes kubernetes test-kernels guest-kernel demo \
-  peers pictures bench bench-codec bench-guard deb image lock docs proto clean
+  peers pictures bench bench-codec bench-guard wheels deb image lock docs proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -77,6 +77,7 @@ test-full: venv ## what takes longer than make test allows
 	@# The tests have no network, which the libraries of the package and of the image come by.
 	@$(MAKE) --no-print-directory deb || echo "no Debian package is tested: see above"
 	@$(MAKE) --no-print-directory image || echo "no container image is tested: see above"
+	@$(MAKE) --no-print-directory wheels || echo "pipx and uv are not tested: see above"
 	@$(SANDBOX) $(BIN)/python -m pytest -m full
 
 test-kubernetes: venv kubernetes ## the tests on a real Kubernetes
@@ -137,6 +138,9 @@ bench-codec: venv ## time the netlink codec beside pyroute2 (a minute and a half
 
 bench-guard: venv ## time a tunnel with and without the guard (half a minute)
 	@$(SANDBOX) env PYTHONPATH=. $(BIN)/python tests/bench/guard.py
+
+wheels: venv ## gather in dist/wheels what pipx and uv install beside us, for tests that have no network
+	@$(BIN)/python -m pip wheel -qq --disable-pip-version-check -w dist/wheels '.[ctl]' hatchling pip setuptools wheel
 
 deb: venv ## build a Debian package into dist (needs dpkg-deb)
 	@$(BIN)/python deploy/debian/build.py dist

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from email.utils import formatdate
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -22,13 +23,15 @@ PROGRAMS = {
     "flanneld": "flanneld_py.cli.main",
     "flannelctl": "flanneld_py.ctl.main",
 }
-UNITS = {
+FILES = {
     "systemd/flanneld.service": "usr/lib/systemd/system/flanneld.service",
     "systemd/flanneld.env": "etc/flanneld-py/flanneld.env",
     "systemd/flanneld.tmpfiles": "usr/lib/tmpfiles.d/flanneld.conf",
     "systemd/10-flannel.link": "usr/lib/systemd/network/10-flannel.link",
     "systemd/10-flannel.network": "usr/lib/systemd/network/10-flannel.network",
     "NetworkManager/90-flannel.conf": "usr/lib/NetworkManager/conf.d/90-flannel.conf",
+    "debian/copyright": "usr/share/doc/flanneld-py/copyright",
+    "debian/lintian-overrides": "usr/share/lintian/overrides/flanneld-py",
 }
 SCRIPTS = {
     # Its restart is an upgrade's whole interruption: what it has programmed stays.
@@ -59,9 +62,20 @@ if [ -d /run/systemd/system ]; then
 fi
 if [ "$1" = purge ]; then
     rm -rf /etc/flanneld-py
+    # Where pods are left, they and whoever serves them next go by what is in these: flannelctl cleanup empties them.
+    for folder in /run/flannel /var/lib/cni/flannel /var/lib/cni; do
+        [ ! -d $folder ] || rmdir --ignore-fail-on-non-empty $folder
+    done
 fi
 """,
 }
+CHANGELOG = """\
+flanneld-py ({version}) unstable; urgency=medium
+
+  * CHANGELOG.md in the source has what changed.
+
+ -- {maintainer}  {date}
+"""
 WRAPPER = """\
 #!/usr/bin/python3 -I
 import os
@@ -72,12 +86,15 @@ from {module} import main
 
 sys.exit(main())
 """
+MAINTAINER = "the flanneld-py authors <flanneld-py@example.invalid>"
+LIBC = "2.17"
+"""What wheels of the platform manylinux2014 are built against (PEP 599)."""
 CONTROL = """\
 Package: flanneld-py
 Version: {version}
 Architecture: {architecture}
-Maintainer: the flanneld-py authors <flanneld-py@example.invalid>
-Depends: python3 (>= {python}), python3 (<< {next_python}), iptables
+Maintainer: {maintainer}
+Depends: libc6 (>= {libc}), python3 (>= {python}), python3 (<< {next_python}), iptables
 Section: net
 Priority: optional
 Description: overlay network daemon and CNI plugin, compatible with flannel
@@ -98,7 +115,12 @@ def main() -> int:
     write_files(tree)
     minor = sys.version_info.minor
     control = CONTROL.format(
-        version=__version__, architecture=architecture, python=f"3.{minor}", next_python=f"3.{minor + 1}"
+        version=__version__,
+        architecture=architecture,
+        maintainer=MAINTAINER,
+        libc=LIBC,
+        python=f"3.{minor}",
+        next_python=f"3.{minor + 1}",
     )
     write(tree / "DEBIAN" / "control", control.encode())
     write(tree / "DEBIAN" / "conffiles", b"/etc/flanneld-py/flanneld.env\n")
@@ -144,10 +166,10 @@ def locked_requirements() -> str:
 
 
 def write_files(tree: Path) -> None:
-    """Write programs, units, manual pages and completion."""
+    """Write programs, units, manual pages, completion, and what Debian wants to know."""
     for name, module in PROGRAMS.items():
         write(tree / "usr/bin" / name, WRAPPER.format(module=module).encode(), 0o755)
-    for name, place in UNITS.items():
+    for name, place in FILES.items():
         mode = 0o600 if name.endswith(".env") else 0o644
         write(tree / place, (ROOT / "deploy" / name).read_bytes(), mode)
     for page in (tree / LIBRARY / "share/man").glob("*/*"):
@@ -155,6 +177,9 @@ def write_files(tree: Path) -> None:
             place = f"{page.parent.name}/{page.name}.gz"
             write(tree / "usr/share/man" / place, gzip.compress(page.read_bytes(), mtime=0))
     shutil.rmtree(tree / LIBRARY / "share")
+    date = formatdate((ROOT / "CHANGELOG.md").stat().st_mtime)
+    changelog = CHANGELOG.format(version=__version__, maintainer=MAINTAINER, date=date)
+    write(tree / "usr/share/doc/flanneld-py/changelog.gz", gzip.compress(changelog.encode(), mtime=0))
     completion = output(str(Path(sys.executable).with_name("flannelctl")), "completion", "bash")
     write(tree / "usr/share/bash-completion/completions/flannelctl", f"{completion}\n".encode())
 

@@ -36,8 +36,7 @@ class GuestNode(Guest):
     """The guest with the package, which waits for etcd until `start_etcd`."""
 
     def install(self, package):
-        self.sh(NETWORK)
-        self.sh(f"dpkg --no-triggers --install {package}")
+        self.sh(f"dpkg --no-triggers --install --force-confmiss {package}")
         self.sh(f"cat > /etc/flanneld-py/flanneld.env <<'END'\n{ENVIRONMENT}END")
 
     def start_etcd(self):
@@ -111,6 +110,7 @@ def answers(address):
 def guest(tmp_path_factory, package):
     made = GuestNode(tmp_path_factory.mktemp("guest"))
     try:
+        made.sh(NETWORK)
         made.install(package)
         yield made
     finally:
