@@ -113,14 +113,16 @@ class Reconciler:
         """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
         was_complete = self.leases.complete
         self._wanted.note(self._apply(events))
+        if not self.leases.complete:
+            # The first snapshot comes in many parts, and is one line in the log.
+            return
         news = self.leases.take_news()
         log_skipped(news)
         if self.leases.is_refused_as(OWN_MAC, news):
             self.identity_taken.set()
-        if self.leases.complete and not was_complete:
+        if not was_complete:
             self._dirty |= self._tables
-        if self.leases.complete:
-            self._wake.set()
+        self._wake.set()
 
     def _apply(self, events: Sequence[LeaseEvent]) -> dict[str, tuple[Peer, ...]]:
         followed_underlay = self._keeper.follows_underlay
