@@ -170,7 +170,8 @@ def make_guard(
     if on_demand:
         log.warning("guard is off: on demand, only members in use are known")
         return Guard(mode, None, "on demand, only members in use are known")
-    from flanneld_py.kernel.guard_table import GuardPlan, GuardTable
+    from flanneld_py.kernel.guard_rules import GuardPlan
+    from flanneld_py.kernel.guard_table import GuardTable
     from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 
     if not has_nf_tables():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.peer_traffic import PeerTraffic
 from flanneld_py.core.prefix import IPV4, IPV6
-from flanneld_py.kernel import netlink, nf_tables
+from flanneld_py.kernel import netlink, nf_expressions, nf_tables
 from flanneld_py.kernel.nf_tables_socket import NfTables
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _decode_received(message: Message) -> list[tuple[bytes, int, int]]:
     for _, _, value in netlink.walk_attributes(_decode_list(message)):
         parts = netlink.decode_attributes(value)
         counter = parts.get(nf_tables.ELEMENT_EXPRESSION)
-        counted = None if counter is None else nf_tables.decode_counter(counter)
+        counted = None if counter is None else nf_expressions.decode_counter(counter)
         if counted is not None:
             found.append((_decode_key(parts), *counted))
     return found

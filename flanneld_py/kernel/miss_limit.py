@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.misses import MOST_ASKED
 from flanneld_py.core.prefix import IPV4, IPV6, bits, host_mask
-from flanneld_py.kernel import netlink, nf_tables
+from flanneld_py.kernel import netlink, nf_expressions, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.nf_tables import FIRST, NETWORK, compare, expression, load, mask, number, text, verdict
+from flanneld_py.kernel.nf_expressions import FIRST, NETWORK, compare, expression, load, mask, verdict
+from flanneld_py.kernel.nf_tables import number, text
 from flanneld_py.kernel.nf_tables_socket import NfTables, drop_table
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class MissLimit:
         name = self._device.encode().ljust(_IFNAMSIZ, b"\0")
         return (
             *(self._has_realm() if self._network.family == IPV4 else self._has_no_gateway()),
-            *(nf_tables.load_meta(_META_OIFNAME), compare(name)),
+            *(nf_expressions.load_meta(_META_OIFNAME), compare(name)),
             verdict(nf_tables.NFT_GOTO, _ASK),
         )
 

@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.core.prefix import IPV4, IPV6
-from flanneld_py.kernel import netlink, nf_tables
+from flanneld_py.kernel import netlink, nf_expressions, nf_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,10 @@ class Registers:
 
     def __init__(self, packet: SamplePacket) -> None:
         self._bytes = bytearray(80)
-        self._headers = {nf_tables.NETWORK: packet.network_header(), nf_tables.TRANSPORT: packet.transport_header()}
+        self._headers = {
+            nf_expressions.NETWORK: packet.network_header(),
+            nf_expressions.TRANSPORT: packet.transport_header(),
+        }
         self._meta = _describe(packet)
 
     def at(self, register: int) -> bytes:
@@ -169,13 +172,13 @@ def _describe(packet: SamplePacket) -> dict[int, bytes]:
     """Return what `meta` knows, by NFT_META_…."""
     return {
         1: _ETHERTYPES[packet.family],
-        nf_tables.META_MARK: bytes(4),
+        nf_expressions.META_MARK: bytes(4),
         4: _index_of(packet.incoming),
         5: _index_of(packet.outgoing),
         6: packet.incoming.encode().ljust(_IFNAME, b"\0"),
         7: packet.outgoing.encode().ljust(_IFNAME, b"\0"),
-        nf_tables.META_NFPROTO: bytes((_PROTOCOLS[packet.family],)),
-        nf_tables.META_L4PROTO: bytes((packet.protocol,)),
+        nf_expressions.META_NFPROTO: bytes((_PROTOCOLS[packet.family],)),
+        nf_expressions.META_L4PROTO: bytes((packet.protocol,)),
         19: b"\0",
     }
 

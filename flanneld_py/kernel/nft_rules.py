@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.prefix import IPV4, IPV6, bits
 from flanneld_py.core.traffic_rules import Place, Verdict
-from flanneld_py.kernel import netlink, nf_tables
+from flanneld_py.kernel import netlink, nf_expressions, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.nf_tables import NETWORK, compare, load, load_meta, mask
+from flanneld_py.kernel.nf_expressions import NETWORK, compare, load, load_meta, mask
 from flanneld_py.kernel.nf_tables_socket import NfTables
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _expressions(family: int, rule: Rule) -> list[bytes]:
     if rule.mark:
         # The mark lies in a register in the machine's byte order.
         value = netlink.encode_u32(0, rule.mark)[4:]
-        found += [load_meta(nf_tables.META_MARK), mask(value), compare(value)]
+        found += [load_meta(nf_expressions.META_MARK), mask(value), compare(value)]
     for match, offsets in ((rule.source, _SOURCE), (rule.destination, _DESTINATION)):
         if match is not None:
             found += _address(family, match, offsets[family])
@@ -113,10 +113,10 @@ def _address(family: int, match: Match, offset: int) -> list[bytes]:
 def _verdict(wanted: Verdict) -> bytes:
     match wanted:
         case Verdict.ACCEPT:
-            return nf_tables.verdict(nf_tables.NF_ACCEPT)
+            return nf_expressions.verdict(nf_tables.NF_ACCEPT)
         case Verdict.RETURN:
-            return nf_tables.verdict(nf_tables.NFT_RETURN)
+            return nf_expressions.verdict(nf_tables.NFT_RETURN)
         case Verdict.MASQUERADE:
-            return nf_tables.expression("masq")
+            return nf_expressions.expression("masq")
         case Verdict.MASQUERADE_RANDOM:
-            return nf_tables.expression("masq", nf_tables.number(1, _RANDOM_FULLY))
+            return nf_expressions.expression("masq", nf_tables.number(1, _RANDOM_FULLY))

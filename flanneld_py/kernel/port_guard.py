@@ -8,9 +8,9 @@ from __future__ import annotations
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.named_tuple import TYPE_CHECKING
 from flanneld_py.core.prefix import IPV4, IPV6
-from flanneld_py.kernel import errnos, netlink, nf_tables
+from flanneld_py.kernel import errnos, netlink, nf_expressions, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.nf_tables import LINK, NETWORK, TRANSPORT, compare, load, load_meta
+from flanneld_py.kernel.nf_expressions import LINK, NETWORK, TRANSPORT, compare, load, load_meta
 from flanneld_py.kernel.nf_tables_socket import NfTables
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def drop_guard(device: str) -> None:
 
 def _address_rules(device: str, mac: bytes, addresses: Iterable[tuple[int, int]]) -> list[Request]:
     advertises = (
-        load_meta(nf_tables.META_L4PROTO),
+        load_meta(nf_expressions.META_L4PROTO),
         compare(_ICMPV6),
         load(TRANSPORT, 0, 1),
         compare(_ROUTER_ADVERTISEMENT),
@@ -116,4 +116,4 @@ def _is_arp_from(mac: bytes, address: bytes) -> tuple[bytes, ...]:
 
 
 def _rule(device: str, *expressions: bytes, verdict: int = nf_tables.NF_ACCEPT) -> Request:
-    return nf_tables.append_rule(_FAMILY, TABLE, device, *expressions, nf_tables.verdict(verdict))
+    return nf_tables.append_rule(_FAMILY, TABLE, device, *expressions, nf_expressions.verdict(verdict))

@@ -7,7 +7,8 @@ import pytest
 from flanneld_py.agent.former_backend import Former, Present, find_former, remove_former
 from flanneld_py.core.nexthop_id import nexthop_ids
 from flanneld_py.core.prefix import parse_prefix
-from flanneld_py.kernel.guard_table import GuardPlan, GuardTable, read_guards
+from flanneld_py.kernel.guard_rules import GuardPlan
+from flanneld_py.kernel.guard_table import GuardTable, read_guards
 from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from flanneld_py.kernel.vxlan import vxlan_port
 from tests.host import IPV6

@@ -21,7 +21,8 @@ from flanneld_py.core.entries import Kind
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import IPV4, Prefix
 from flanneld_py.core.tunnel_port import admission
-from flanneld_py.kernel.guard_table import GuardPlan, GuardTable
+from flanneld_py.kernel.guard_rules import GuardPlan
+from flanneld_py.kernel.guard_table import GuardTable
 from flanneld_py.kernel.vxlan import vxlan_port
 from tests.conftest import Namespace
 

@@ -16,18 +16,10 @@ from flanneld_py.core.peer_traffic import PeerTraffic
 from flanneld_py.core.plan import Operation
 from flanneld_py.core.prefix import Prefix, bits, parse_prefix
 from flanneld_py.core.tunnel_port import TunnelPort, admission
-from flanneld_py.kernel import guard_table, nf_tables
+from flanneld_py.kernel import guard_rules, nf_tables
 from flanneld_py.kernel.guard_members import read_received
-from flanneld_py.kernel.guard_table import (
-    FOREIGN,
-    FRAGMENT,
-    NO_IP,
-    STRANGER,
-    GuardPlan,
-    GuardTable,
-    drop_guard,
-    read_guards,
-)
+from flanneld_py.kernel.guard_rules import FOREIGN, FRAGMENT, NO_IP, STRANGER, GuardPlan
+from flanneld_py.kernel.guard_table import GuardTable, drop_guard, read_guards
 from flanneld_py.kernel.nf_tables_socket import has_nf_tables
 from flanneld_py.kernel.vxlan import vxlan_port
 from tests.host import number
@@ -403,7 +395,7 @@ def test_without_a_time_it_is_disarmed_at_once(wire, family):
 
 
 def test_the_tunnel_is_guarded_where_the_kernel_has_no_chain_for_what_pods_send(wire, family, monkeypatch):
-    monkeypatch.setattr(guard_table, "_BEFORE_MASQUERADING", nf_tables.Hook(99, 99))
+    monkeypatch.setattr(guard_rules, "_BEFORE_MASQUERADING", nf_tables.Hook(99, 99))
     guarded = Guarded(wire, own=(parse_prefix("10.5.1.0/24"),))
     assert arrives(guarded, family, [outer(family, FAR[family]) / vxlan(inner(family, POD[family]))]) == 0
     assert not guarded.table.arm()
