@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.startup import Node
     from flanneld_py.core.peer import Peer
     from flanneld_py.core.peer_traffic import PeerTraffic
+    from flanneld_py.core.underlay import Uplink
     from flanneld_py.store.subnet_manager import SubnetManager
 
 _STUCK_AFTER = 60.0
@@ -136,24 +137,9 @@ class NodeStatus:
         if self._parts is None:
             return told
         node, reconciler, keeper = self._parts
-        uplink, lease = node.uplink, keeper.held.lease
         told |= {
-            "uplink": {
-                "name": uplink.interface.name,
-                "reason": uplink.reason,
-                "mtu": uplink.interface.mtu,
-                "sources": [str(source) for source in (uplink.source, uplink.source_ipv6) if source is not None],
-                "public_ip": _text(uplink.public_ip),
-                "public_ipv6": _text(uplink.public_ipv6),
-            },
-            "lease": {
-                "key": keeper.held.key,
-                "lost": keeper.is_lost,
-                "problem": keeper.problem,
-                "written_by_others": keeper.foreign_writes,
-                "reserved": keeper.held.lease.reserved,
-                "seconds_left": keeper.time_left,
-            },
+            "uplink": _describe_uplink(node.uplink),
+            "lease": _describe_lease(keeper),
             "backend": {
                 "type": node.config.backend_type,
                 "mtu": node.backend.mtu,
@@ -162,22 +148,10 @@ class NodeStatus:
             "configuration": self._follower.describe() if self._follower else None,
             "networks": [str(part.network) for part in node.config.ranges],
             "devices": [
-                {"name": device.name, "mac": device.mac.hex(":")} for device in node.backend.devices(lease).values()
+                {"name": device.name, "mac": device.mac.hex(":")}
+                for device in node.backend.devices(keeper.held.lease).values()
             ],
-            "peers": sum(map(len, reconciler.leases.peers.values())),
-            "kept_without_lease": len(reconciler.leases.missing),
-            "skipped": {**reconciler.leases.skipped, **reconciler.leases.rejected},
-            "unreachable": {str(peer.subnet): reason for peer, reason in reconciler.unreachable.items()},
-            "failing": [
-                {
-                    "entry": describe_entry(failure.operation.entry),
-                    "attempts": failure.attempts,
-                    "reason": failure.reason,
-                }
-                for failure in reconciler.retries
-            ],
-            "drift": reconciler.drift.counts,
-            "rival": reconciler.drift.rival or None,
+            **_describe_work(reconciler),
         }
         if self._rules is not None:
             told["rules"] = self._rules.describe()
@@ -207,6 +181,48 @@ class NodeStatus:
     def describe_probes(self) -> dict[str, Any]:
         """Return what probes have measured, as plain JSON data; nothing where none are sent."""
         return {} if self._prober is None else self._prober.describe()
+
+
+def _describe_uplink(uplink: Uplink) -> dict[str, Any]:
+    return {
+        "name": uplink.interface.name,
+        "reason": uplink.reason,
+        "mtu": uplink.interface.mtu,
+        "sources": [str(source) for source in (uplink.source, uplink.source_ipv6) if source is not None],
+        "public_ip": _text(uplink.public_ip),
+        "public_ipv6": _text(uplink.public_ipv6),
+    }
+
+
+def _describe_lease(keeper: LeaseKeeper) -> dict[str, Any]:
+    return {
+        "key": keeper.held.key,
+        "lost": keeper.is_lost,
+        "problem": keeper.problem,
+        "written_by_others": keeper.foreign_writes,
+        "reserved": keeper.held.lease.reserved,
+        "seconds_left": keeper.time_left,
+    }
+
+
+def _describe_work(reconciler: Reconciler) -> dict[str, Any]:
+    """Return what the reconciler has done, and what it could not do."""
+    return {
+        "peers": sum(map(len, reconciler.leases.peers.values())),
+        "kept_without_lease": len(reconciler.leases.missing),
+        "skipped": {**reconciler.leases.skipped, **reconciler.leases.rejected},
+        "unreachable": {str(peer.subnet): reason for peer, reason in reconciler.unreachable.items()},
+        "failing": [
+            {
+                "entry": describe_entry(failure.operation.entry),
+                "attempts": failure.attempts,
+                "reason": failure.reason,
+            }
+            for failure in reconciler.retries
+        ],
+        "drift": reconciler.drift.counts,
+        "rival": reconciler.drift.rival or None,
+    }
 
 
 def _describe_peer(peer: Peer) -> dict[str, str]:
