@@ -11,9 +11,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from flanneld_py.core.errors import KernelError
+from flanneld_py.kernel import errnos, netlink
 from flanneld_py.kernel import link as links
-from flanneld_py.kernel import netlink
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.pods.errors import CniError
 
@@ -30,7 +29,7 @@ class _Device(NamedTuple):
 
     container_id: str
     ifindex: int
-    complete: Callable[[NetlinkSocket], None]
+    complete: Callable[[], None]
 
 
 class PodReaper:
@@ -48,7 +47,7 @@ class PodReaper:
         with self._changed:
             return bool(self._pending())
 
-    def take(self, container_id: str, ifindex: int, complete: Callable[[NetlinkSocket], None]) -> None:
+    def take(self, container_id: str, ifindex: int, complete: Callable[[], None]) -> None:
         """Delete a device soon, and call `complete` when it is gone."""
         with self._changed:
             self._waiting.append(_Device(container_id, ifindex, complete))
@@ -78,7 +77,7 @@ class PodReaper:
             try:
                 with NetlinkSocket() as sock:
                     for device in _delete(sock, devices):
-                        _complete(device, sock)
+                        _complete(device)
             except OSError as error:
                 log.warning("cni: %d devices of containers stay: %s", len(devices), error)
 
@@ -91,9 +90,9 @@ class PodReaper:
             return self._in_work
 
 
-def _complete(device: _Device, sock: NetlinkSocket) -> None:
+def _complete(device: _Device) -> None:
     try:
-        device.complete(sock)
+        device.complete()
     except (CniError, OSError) as error:
         log.warning("cni: a DEL of container %s is not complete: %s", device.container_id, error)
 
@@ -104,10 +103,11 @@ def _delete(sock: NetlinkSocket, devices: Sequence[_Device]) -> list[_Device]:
     sock.execute_batch([links.encode_set(device.ifindex, group) for device in devices])
     sock.execute_batch([links.encode_delete_group(group)])
     gone = []
-    for device in devices:
-        try:
-            links.delete_link(sock, device.ifindex)
+    failed = sock.execute_batch([links.encode_delete(device.ifindex) for device in devices])
+    for index, device in enumerate(devices):
+        errno, reason = failed.get(index, (0, ""))
+        if errno and errno not in errnos.ABSENT:
+            log.warning("cni: the device of container %s stays: %s", device.container_id, reason)
+        else:
             gone.append(device)
-        except KernelError as error:
-            log.warning("cni: the device of container %s stays: %s", device.container_id, error)
     return gone

@@ -135,10 +135,15 @@ def create_link(sock: NetlinkSocket, name: str, kind: str, data: bytes = b"", *a
 def delete_link(sock: NetlinkSocket, ifindex: int) -> None:
     """Delete a device; one that is gone already is no error."""
     try:
-        sock.execute(Request(RTM_DELLINK, 0, link_message(ifindex)), f"delete device {ifindex}")
+        sock.execute(encode_delete(ifindex), f"delete device {ifindex}")
     except KernelError as error:
         if not errnos.is_absent(error):
             raise
+
+
+def encode_delete(ifindex: int) -> Request:
+    """Write the request that deletes a device."""
+    return Request(RTM_DELLINK, 0, link_message(ifindex))
 
 
 def encode_delete_group(group: bytes) -> Request:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flanneld_py.pods.invocation import Invocation
     from flanneld_py.pods.network_conf import NetworkConf
 
-    Later = Callable[[str, int, Callable[[NetlinkSocket], None]], None]
+    Later = Callable[[str, int, Callable[[], None]], None]
     """Takes a container, the index of its device on the host, and what is to be done when that is deleted."""
 
 
@@ -95,9 +95,10 @@ def detach(departure: Departure, namespace: int | None, sock: NetlinkSocket, lat
     if problems:
         raise CniError(errors.INTERNAL, f"{departure.ifname} could not be taken down", "; ".join(problems))
     if near is None or later is None:
-        _release(departure, sock)
+        _release(departure, lambda: guard.drop_orphans(sock))
     else:
-        later(departure.container_id, near, lambda sock: _release(departure, sock))
+        port = near.name
+        later(departure.container_id, near.ifindex, lambda: _release(departure, lambda: guard.drop_guard(port)))
 
 
 def _is_writable(departure: Departure) -> bool:
@@ -114,9 +115,9 @@ def _find(departure: Departure) -> dict[StoreConf, tuple[Holding, ...]]:
     return found
 
 
-def _release(departure: Departure, sock: NetlinkSocket) -> None:
+def _release(departure: Departure, drop_guard: Callable[[], None]) -> None:
     if departure.is_guarded:
-        guard.drop_orphans(sock)
+        drop_guard()
     holds_more = []
     for store in departure.stores:
         with AddressStore(store) as addresses:

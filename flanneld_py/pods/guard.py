@@ -52,6 +52,13 @@ def is_missing(conf: BridgeConf, port: str) -> bool:
     return not port_guard.has_guard(port)
 
 
+def drop_guard(port: str) -> None:
+    """Take the guard of a port that is gone away; having none is no error. Raises KernelError."""
+    from flanneld_py.kernel import port_guard
+
+    port_guard.drop_guard(port)
+
+
 def drop_orphans(sock: NetlinkSocket) -> None:
     """Take guards of devices that are gone away. Raises KernelError."""
     from flanneld_py.kernel import link as links

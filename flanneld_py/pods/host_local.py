@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Holding = tuple[int, int]
     """An address that is held: family and value."""
 
+    Contents = dict[tuple[str, int], bytes]
+    """What files hold, by their names and inode numbers."""
+
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o600
 _LOCK = "lock"
@@ -37,6 +40,8 @@ _SEPARATOR = "\r\n"
 _boot_id: bytes | None = None
 """As long as this process lives there is no other boot."""
 _ADDRESS_CHARACTERS = frozenset("0123456789abcdefABCDEF.:")
+_seen: dict[str, Contents] = {}
+"""What the addresses' files of a folder held when they were last read; touched only by who has the folder's lock."""
 
 
 def pick_address(subnet: Prefix, last: int | None, taken: Container[int]) -> int | None:
@@ -150,7 +155,11 @@ class AddressStore:
 
         Holding nothing is no error.
         """
-        held = self._held_by(container_id)
+        begin = container_id.encode()
+        seen = _seen.get(self._folder, {})
+        held = self._held_by(container_id, {key: held for key, held in seen.items() if not held.startswith(begin)})
+        if not _of_device(held, ifname):  # what was seen of others may be out of date
+            held = self._held_by(container_id)
         given_back = _of_device(held, ifname)
         for holder in given_back:
             os.unlink(holder.path)
@@ -187,9 +196,9 @@ class AddressStore:
     def _names(self) -> frozenset[str]:
         return frozenset(os.listdir(self._folder))
 
-    def _held_by(self, container_id: str) -> list[Holder]:
+    def _held_by(self, container_id: str, seen: Contents | None = None) -> list[Holder]:
         begin = container_id.encode()
-        contents = ((name, content) for name, content in self._contents() if content.startswith(begin))
+        contents = ((name, content) for name, content in self._contents(seen) if content.startswith(begin))
         return [holder for holder in self._holders(contents) if holder.container_id == container_id]
 
     def _holders(self, contents: Iterable[tuple[str, bytes]]) -> Iterator[Holder]:
@@ -198,14 +207,23 @@ class AddressStore:
                 container_id, _, ifname = content.decode(errors="replace").partition(_SEPARATOR)
                 yield Holder(name, f"{self._folder}/{name}", container_id, ifname)
 
-    def _contents(self) -> Iterator[tuple[str, bytes]]:
-        """Give the name and the content of each address's file."""
-        for name in self._names():
-            if not _ADDRESS_CHARACTERS.issuperset(name):
-                continue  # the lock, the last ones, and what is not host-local's
-            content = read_file(f"{self._folder}/{name}")
-            if content is not None:
-                yield name, content.strip()
+    def _contents(self, seen: Contents | None = None) -> Iterator[tuple[str, bytes]]:
+        """Give the name and the content of each address's file; what is in `seen` is not read again.
+
+        No plugin writes into a file that is there: it holds the same as long as it is the same by its inode number.
+        """
+        present = _seen[self._folder] = {}
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if not _ADDRESS_CHARACTERS.issuperset(entry.name):
+                    continue  # the lock, the last ones, and what is not host-local's
+                key = entry.name, entry.inode()
+                content = seen.get(key) if seen else None
+                if content is None:
+                    content = read_file(f"{self._folder}/{entry.name}")
+                if content is not None:
+                    present[key] = content
+                    yield entry.name, content.strip()
 
 
 def _of_device(held: Sequence[Holder], ifname: str) -> list[Holder]:

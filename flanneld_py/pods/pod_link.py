@@ -170,8 +170,8 @@ def delete_device(namespace: int, ifname: str) -> None:
             links.delete_link(sock, found.ifindex)
 
 
-def disconnect_device(sock: NetlinkSocket, namespace: int, ifname: str) -> int | None:
-    """Take the container's device off the bridge and down, and return the index of its end on the host.
+def disconnect_device(sock: NetlinkSocket, namespace: int, ifname: str) -> Link | None:
+    """Take the container's device off the bridge and down, and return its end on the host.
 
     None if it has no such device, or if the other end is no port of a bridge on the host. Raises KernelError.
     """
@@ -182,7 +182,7 @@ def disconnect_device(sock: NetlinkSocket, namespace: int, ifname: str) -> int |
         return None
     attributes = netlink.encode_u32(links.IFLA_MASTER, 0)
     links.set_link(sock, near.ifindex, attributes, up=False)
-    return near.ifindex
+    return near
 
 
 def _execute(sock: NetlinkSocket, requests: Sequence[Request], operation: str) -> None:

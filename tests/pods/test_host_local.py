@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flanneld_py.core.prefix import IPV4, parse_address, parse_prefix
-from flanneld_py.pods import errors
+from flanneld_py.pods import errors, host_local
 from flanneld_py.pods.bridge_conf import StoreConf, first_address, last_address
 from flanneld_py.pods.errors import CniError
 from flanneld_py.pods.host_local import AddressStore, pick_address
@@ -119,6 +119,37 @@ def test_find_and_release_go_by_container_and_device(store):
         assert store.find("c1", "eth0") == ()
         assert store.find("c1", "eth1") == ((IPV4, number("10.5.2.3")),)
         assert store.find("c10", "eth0") == ((IPV4, number("10.5.2.4")),)
+
+
+def test_release_reads_no_file_again_that_was_another_containers(store, folder, monkeypatch):
+    for index in range(4):
+        reserve(store, f"c{index}")
+    release(store, "c0")
+    read = []
+
+    def read_file(path):
+        read.append(path.rpartition("/")[2])
+        return (folder / read[-1]).read_bytes()
+
+    monkeypatch.setattr(host_local, "read_file", read_file)
+    reserve(store, "c9")
+    read.clear()
+    release(store, "c2")
+    assert sorted(read) == ["10.5.2.4", "10.5.2.6"]
+    assert not (folder / "10.5.2.4").exists()
+
+
+def test_release_finds_what_others_have_written_since(store, folder):
+    for index in range(4):
+        reserve(store, f"c{index}")
+    release(store, "c0")
+    (folder / "10.5.2.3").write_text("c8\r\neth0")  # in place, so that its inode number is the former
+    (folder / "10.5.2.4").unlink()
+    (folder / "10.5.2.9").write_text("c9\r\neth0")
+    release(store, "c8")
+    release(store, "c9")
+    release(store, "c2")
+    assert sorted(file.name for file in folder.glob("10.*")) == ["10.5.2.5"]
 
 
 def test_old_files_hold_the_container_alone(store, folder):
