@@ -9,7 +9,7 @@ environment, the network namespace, the root folder, and these descriptors:
     4 a pipe that holds one line, nobody writes to it: who takes the line out has the call, the daemon or the plugin
     5 a pipe that the answer goes into: the exit status, or 2 for a call that is left to the plugin; a space; what the
       plugin says, unless that has been written already (a shell reads it byte by byte); a newline
-    6 this FIFO, by which the process is known to have rung here
+    6 this FIFO, open for writing, by which the process is known to have rung here
     7 standard output (1 is this FIFO while the shell rings); if it is a pipe, what the plugin says is written there
 
 Beside the FIFO a link leads to the daemon's own descriptor of it: as long as the two are one file the daemon lives, and
@@ -27,7 +27,7 @@ from flanneld_py.agent.pod_request import Request
 from flanneld_py.kernel.pipes import peek_pipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 OWNER_SUFFIX = ".owner"
@@ -49,7 +49,7 @@ class Ring(NamedTuple):
     request: Request | None
     claim: int
     answer: int
-    output: int
+    output: int | None
 
     def take(self) -> bool:
         """Say whether the call is the daemon's now; if not, the plugin has taken it back, or is gone."""
@@ -59,9 +59,10 @@ class Ring(NamedTuple):
             return False
 
     def tell(self, status: int, output: bytes) -> None:
-        """Give the answer. Raises OSError if the plugin is gone, or its pipes cannot hold that much."""
-        if output and stat.S_ISFIFO(os.fstat(self.output).st_mode):
-            output = output[os.write(self.output, output) :]
+        """Give the answer; what its pipe cannot hold is cut off, which the shell notices. Raises OSError."""
+        if output and self.output is not None:
+            with suppress(OSError):  # it is full, or nobody reads it: that is for the shell to find
+                output = output[os.write(self.output, output) :]
         os.write(self.answer, b"%d %s\n" % (status, output))
 
 
@@ -99,7 +100,9 @@ class Door:
     def wake(self, count: int) -> None:
         """Shut the door and let so many who wait at it go on."""
         self.shut()
-        os.write(self._fifo, _NOBODY * count)
+        os.set_blocking(self._fifo, False)
+        with suppress(BlockingIOError):  # it is full of calls: nobody has to be woken up
+            os.write(self._fifo, _NOBODY * count)
 
     def close(self) -> None:
         """Close the FIFO; those who wait at it find that nobody is there."""
@@ -109,7 +112,8 @@ class Door:
     def receive(self, pid: int) -> Iterator[Ring]:
         """Give the call of a process, with its descriptors open until the end.
 
-        Raises OSError: PermissionError if the daemon may not look into processes of this kind at all.
+        Raises OSError: PermissionError if the daemon may not look into processes of this kind at all. What the caller
+        brought along may be another user's, who called sudo: without CAP_DAC_OVERRIDE the daemon cannot open that.
         """
         opened: list[int] = []
 
@@ -118,22 +122,36 @@ class Door:
             opened.append(descriptor)
             return descriptor
 
+        def look_for(is_kind: Callable[[int], bool], name: str, flags: int = _READ) -> int | None:
+            is_such = is_kind(os.stat(name, dir_fd=opened[0]).st_mode)
+            with suppress(PermissionError):
+                return look(name, flags) if is_such else None
+            return None
+
         try:
             # From here on no other process can be taken for this one, should the id be given anew.
             process = look(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            if _identity(os.stat("fd/6", dir_fd=process)) != self._identity or os.fstat(process).st_uid != 0:
+            if not self._has_rung(process):
                 raise ConnectionError(f"process {pid} has not rung at this door, or is not root's")
-            ends = look("fd/4"), look("fd/5", _WRITE), look("fd/7", _WRITE)
+            ends = look("fd/4"), look("fd/5", _WRITE), look_for(stat.S_ISFIFO, "fd/7", _WRITE)
             environment = _read_environment(look("environ"))
-            config = None if environment is None else _peek(look("fd/0"))
-            if environment is None or config is None:
+            given = None if environment is None else look_for(stat.S_ISFIFO, "fd/0")
+            config = None if given is None else peek_pipe(given, _PATIENCE)
+            container = look_for(stat.S_ISREG, "fd/3")
+            if environment is None or config is None or container is None:
                 yield Ring(None, *ends)
                 return
             root = look("root", os.O_PATH | os.O_CLOEXEC)
-            yield Ring(Request(environment, config, look("ns/net"), root, look("fd/3")), *ends)
+            yield Ring(Request(environment, config, look("ns/net"), root, container), *ends)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
+
+    def _has_rung(self, process: int) -> bool:
+        """Say whether a process of root's has this FIFO open for writing; its path alone (O_PATH) anybody can open."""
+        found, link = os.stat("fd/6", dir_fd=process), os.lstat("fd/6", dir_fd=process)
+        may_write = link.st_mode & stat.S_IWUSR
+        return bool(may_write) and _identity(found) == self._identity and os.fstat(process).st_uid == 0
 
 
 def _read_environment(descriptor: int) -> dict[bytes, bytes] | None:
@@ -143,10 +161,6 @@ def _read_environment(descriptor: int) -> dict[bytes, bytes] | None:
     environment = {key: value for key, _, value in pairs}
     is_whole = len(text) < _LARGEST_ENVIRONMENT
     return environment if is_whole and environment.get(b"CNI_COMMAND") in _VERBS else None
-
-
-def _peek(descriptor: int) -> bytes | None:
-    return peek_pipe(descriptor, _PATIENCE) if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -22,7 +22,7 @@ Caller = TypeVar("Caller")
 class Workers(Generic[Caller]):
     """Begins with one; `wait` blocks until somebody comes, `serve` serves them, `leave` ends a thread's work.
 
-    An OSError of `serve` ends the call alone.
+    Whatever `serve` raises ends the call alone.
     """
 
     def __init__(self, wait: Callable[[], Caller], serve: Callable[[Caller], None], leave: Callable[[], None]) -> None:
@@ -68,6 +68,8 @@ class Workers(Generic[Caller]):
                 self._serve(caller)
             except OSError as error:
                 log.debug("cni: a call was broken off: %s", error)
+            except Exception:  # a thread less would be one that nobody misses until the last
+                log.exception("cni: a call was broken off")
             finally:
                 with self._lock:
                     self._idle += 1

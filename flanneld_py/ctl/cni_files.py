@@ -38,7 +38,8 @@ _RINGING = """\
 # Without flanneld, and for all else, the interpreter below serves the call.
 door={door}
 interrupted=
-if [[ -p /proc/self/fd/0 && -f $CNI_NETNS && $door.owner -ef $door ]]; then
+# In another namespace of processes than that of /proc, the daemon would take this one's id for another one's.
+if [[ -p /proc/self/fd/0 && -f $CNI_NETNS && $door.owner -ef $door && /proc/$$ -ef /proc/self ]]; then
 	{{
 		answer=2
 		[[ -p /proc/self/fd/4 ]] && answer= && printf '%07d\\n' $$ >&6
@@ -46,6 +47,7 @@ if [[ -p /proc/self/fd/0 && -f $CNI_NETNS && $door.owner -ef $door ]]; then
 		until [[ $answer ]]; do
 			# At first there is the empty line that the pipe was made with.
 			read -r -t 1 -u 5 answer output && continue
+			[[ $answer ]] && answer=2 interrupted=interrupted && continue # it was cut off
 			((seconds += 1))
 			[[ $door.owner -ef /proc/self/fd/6 ]] && ((seconds != {begin} && seconds < {end})) && continue
 			if read -r -u 4; then

@@ -170,3 +170,10 @@ def node(lone_node, request):
     if request.param == "door":
         lone_node.use_door()
     return lone_node
+
+
+@pytest.fixture
+def ringing_node(lone_node):
+    lone_node.start_daemon()
+    lone_node.use_door()
+    return lone_node

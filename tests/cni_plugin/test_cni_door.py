@@ -1,12 +1,9 @@
-"""Calls that ring at the daemon's door: whom it lets in, and what becomes of a call whose daemon dies or stops."""
+"""Calls that ring at the daemon's door: how they are served, and what becomes of one whose daemon dies or stops."""
 
-import fcntl
 import json
 import os
 import signal
 import stat
-import subprocess
-import termios
 import threading
 import time
 
@@ -15,7 +12,6 @@ from pyroute2 import IPRoute
 
 from flanneld_py.agent.pod_door import Door
 from flanneld_py.kernel.pipes import peek_pipe
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -23,13 +19,6 @@ pytestmark = pytest.mark.kernel
 def names():
     with IPRoute() as reader:
         return {found.get_attr("IFLA_IFNAME") for found in reader.get_links()}
-
-
-@pytest.fixture
-def ringing_node(lone_node):
-    lone_node.start_daemon()
-    lone_node.use_door()
-    return lone_node
 
 
 class StandIn:
@@ -144,56 +133,14 @@ def test_a_daemon_that_is_stopped_takes_no_call_back_once_it_goes_on(ringing_nod
     assert [line for line in node.served() if line.startswith("DEL")] == []
 
 
-def test_input_that_is_no_pipe_is_the_plugins_own(ringing_node, tmp_path):
-    node, pod = ringing_node, ringing_node.make_pod()
-    file = tmp_path / "config"
-    file.write_text(json.dumps(node.config()))
-    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": pod.path, "CNI_IFNAME": "eth0"}
+def test_an_answer_that_is_cut_off_is_none(lone_node):
+    def cut_off(_, ring):
+        assert ring.take()
+        os.write(ring.answer, b'0 {"cniVersion"')
 
-    def execute():
-        with file.open("rb") as stdin, (tmp_path / "out").open("wb") as stdout:
-            return subprocess.run([node.executable], stdin=stdin, stdout=stdout, env=variables, check=False).returncode
-
-    assert node.host.run(execute) == 0
-    assert json.loads((tmp_path / "out").read_text())["interfaces"]
-
-
-def test_output_that_is_no_pipe_is_the_shells_to_write(ringing_node, tmp_path):
-    node, pod = ringing_node, ringing_node.make_pod()
-    variables = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": pod.path, "CNI_IFNAME": "eth0"}
-
-    def execute():
-        with (tmp_path / "out").open("ab") as stdout:
-            stdout.write(b"before\n")
-            stdout.flush()
-            return subprocess.run(
-                [node.executable], input=json.dumps(node.config()).encode(), stdout=stdout, env=variables, check=False
-            ).returncode
-
-    assert node.host.run(execute) == 0
-    before, result = (tmp_path / "out").read_text().split("\n")
-    assert before == "before"
-    assert json.loads(result)["interfaces"]
-    assert node.served() == ["ADD for c1 succeeded"]
-
-
-def test_who_writes_nonsense_into_the_door_keeps_nobody_out(ringing_node):
-    node = ringing_node
-    for nonsense in (b"x", b"\n" * 99, b"1234567\n", b"0000001\n", b"\0" * 8, f"{os.getpid():07}\n".encode()):
-        with node.door.open("wb", buffering=0) as door:
-            door.write(nonsense)
-        wait_until(lambda: _is_empty(node.door))
-    pod = node.make_pod()
-    node.call("ADD", "c1", pod.path)
-    assert node.served() == ["ADD for c1 succeeded"]
-
-
-def _is_empty(door):
-    opened = os.open(door, os.O_RDWR | os.O_NONBLOCK)
-    try:
-        return not any(fcntl.ioctl(opened, termios.FIONREAD, bytes(4)))
-    finally:
-        os.close(opened)
+    lone_node.use_door()
+    with StandIn(lone_node, cut_off):
+        assert lone_node.refused("ADD", "c1", lone_node.make_pod().path)["code"] == 11
 
 
 def test_twenty_at_once(ringing_node):
