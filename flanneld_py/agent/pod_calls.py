@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.agent.pod_reaper import PodReaper
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
-from flanneld_py.kernel.netns import is_network_namespace, is_own_namespace
+from flanneld_py.kernel.netns import identify, identify_own, is_network_namespace
 from flanneld_py.pods import errors
 from flanneld_py.pods.answer import Answer, answer
 from flanneld_py.pods.errors import CniError, ElsewhereError
@@ -47,6 +47,7 @@ class PodCalls:
         self._outages = outages
         self._warm = _Warm()
         self._reaper = PodReaper()
+        self._namespace = identify_own()
 
     def leave(self) -> None:
         """Close what the calling thread keeps open between calls; it has served its last."""
@@ -69,13 +70,13 @@ class PodCalls:
         return given.status, given.output.encode()
 
     def _answer(self, request: Request) -> Answer:
-        if not is_own_namespace(request.namespace):
+        if identify(request.namespace) != self._namespace:
             raise ElsewhereError
         return answer(lambda: self._perform(request))
 
     def _perform(self, request: Request) -> Fields | None:
         call = parse_invocation(decode_environment(request.environment), request.config)
-        container = _choose_container(call, request.container)
+        container = _choose_container(call, request.container, self._namespace)
         if call.verb in _OF_ONE_CONTAINER:
             self._reaper.wait_for(call.container_id)
         else:
@@ -100,7 +101,7 @@ def _log_call(request: Request, outcome: str) -> None:
     log.debug("cni: %s for %s %s", variables.get("CNI_COMMAND"), variables.get("CNI_CONTAINERID"), outcome)
 
 
-def _choose_container(call: Invocation, descriptor: int | None) -> int | None:
+def _choose_container(call: Invocation, descriptor: int | None, own: tuple[int, int]) -> int | None:
     """Return the container's namespace as `verbs.open_container` would; what is not plain is the plugin's to judge."""
     if not call.netns:
         return None
@@ -108,7 +109,7 @@ def _choose_container(call: Invocation, descriptor: int | None) -> int | None:
         if call.verb == "DEL":
             return None
         raise ElsewhereError
-    if is_own_namespace(descriptor):
+    if identify(descriptor) == own:
         raise ElsewhereError
     return descriptor
 

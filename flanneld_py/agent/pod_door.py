@@ -37,7 +37,7 @@ _NOBODY = b"0000000\n"
 _CLAIM = 64
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK
-_LARGEST_ENVIRONMENT = 1 << 18
+_LARGEST_ENVIRONMENT = 1 << 16
 _VERBS = frozenset({b"ADD", b"DEL", b"CHECK"})
 _PATIENCE = 4.0
 """Seconds for standard input to end; less than the plugin waits for the daemon to begin."""

@@ -9,6 +9,7 @@ from flanneld_py.kernel import link as links
 from flanneld_py.kernel.netlink import Message, Request
 
 if TYPE_CHECKING:
+    from flanneld_py.kernel.link import Link
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 KIND = "bridge"
@@ -24,9 +25,9 @@ _EMPTY = memoryview(b"")
 
 
 class Port(NamedTuple):
-    """A port of a bridge as the kernel holds it; `master` is the bridge's index."""
+    """A port of a bridge as the kernel holds it; `link` is what it is as a device."""
 
-    master: int
+    link: Link
     is_forwarding: bool
     is_hairpin: bool
     is_isolated: bool
@@ -71,13 +72,14 @@ def encode_port_options(name: str, *, hairpin: bool, isolated: bool, alias: str 
 
 def decode_port(message: Message) -> Port | None:
     """Read RTM_NEWLINK; None if the device is no bridge's port."""
+    found = links.decode_link(message)
     attributes = links.decode_link_attributes(message)
     info = netlink.decode_attributes(attributes.get(links.IFLA_LINKINFO, _EMPTY))
-    if netlink.decode_text(info.get(_IFLA_INFO_SLAVE_KIND, _EMPTY)) != KIND:
+    if found is None or netlink.decode_text(info.get(_IFLA_INFO_SLAVE_KIND, _EMPTY)) != KIND:
         return None
     options = netlink.decode_attributes(info.get(_IFLA_INFO_SLAVE_DATA, _EMPTY))
     return Port(
-        netlink.decode_u32(attributes[links.IFLA_MASTER]),
+        found,
         bytes(options.get(_IFLA_BRPORT_STATE, b"")) == bytes((_BR_STATE_FORWARDING,)),
         any(options.get(_IFLA_BRPORT_MODE, b"")),
         any(options.get(_IFLA_BRPORT_ISOLATED, b"")),
@@ -86,7 +88,7 @@ def decode_port(message: Message) -> Port | None:
 
 def read_port(sock: NetlinkSocket, name: str) -> Port | None:
     """Return the port that a device is; None if it is no port, or is not there at all. Raises KernelError."""
-    request = Request(links.RTM_GETLINK, 0, links.link_message(0, netlink.encode_text(links.IFLA_IFNAME, name)))
+    request = links.encode_get(0, netlink.encode_text(links.IFLA_IFNAME, name))
     try:
         return decode_port(sock.query(request, f"read bridge port {name}"))
     except KernelError as error:

@@ -34,8 +34,15 @@ IFLA_IFALIAS = 20
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_GROUP = 27
+IFLA_AF_SPEC = 26
 IFLA_NET_NS_FD = 28
+_IFLA_EXT_MASK = 29
 IFLA_LINK_NETNSID = 37
+
+_RTEXT_FILTER_SKIP_STATS = 8
+_AF_INET = 2
+_IFLA_INET_CONF = 1
+_IPV4_DEVCONF_ARP_NOTIFY = 22
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _EMPTY = memoryview(b"")
@@ -63,6 +70,12 @@ class Link(NamedTuple):
 def link_message(ifindex: int = 0, *attributes: bytes, flags: int = 0, change: int = 0) -> bytes:
     """Write the payload of a link message."""
     return _IFINFOMSG.pack(0, 0, ifindex, flags, change) + b"".join(attributes)
+
+
+def encode_get(ifindex: int = 0, *attributes: bytes) -> Request:
+    """Write the request for what the kernel knows of devices; without their counters, which are half of it."""
+    mask = netlink.encode_u32(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+    return Request(RTM_GETLINK, 0, link_message(ifindex, *attributes, mask))
 
 
 def decode_link_attributes(message: Message) -> dict[int, memoryview]:
@@ -97,13 +110,12 @@ def _u32(attributes: dict[int, memoryview], kind: int) -> int:
 
 def read_link(sock: NetlinkSocket, name: str) -> Link | None:
     """Return the device of this name, or None."""
-    request = Request(RTM_GETLINK, 0, link_message(0, netlink.encode_text(IFLA_IFNAME, name)))
-    return _read(sock, request, f"read device {name}")
+    return _read(sock, encode_get(0, netlink.encode_text(IFLA_IFNAME, name)), f"read device {name}")
 
 
 def read_link_at(sock: NetlinkSocket, ifindex: int) -> Link | None:
     """Return the device of this index, or None."""
-    return _read(sock, Request(RTM_GETLINK, 0, link_message(ifindex)), f"read device {ifindex}")
+    return _read(sock, encode_get(ifindex), f"read device {ifindex}")
 
 
 def _read(sock: NetlinkSocket, request: Request, operation: str) -> Link | None:
@@ -117,7 +129,7 @@ def _read(sock: NetlinkSocket, request: Request, operation: str) -> Link | None:
 
 def read_links(sock: NetlinkSocket) -> list[Link]:
     """Return all devices of the namespace."""
-    return sock.dump(Request(RTM_GETLINK, 0, link_message()), decode_link, "read devices")
+    return sock.dump(encode_get(), decode_link, "read devices")
 
 
 def create_link(sock: NetlinkSocket, name: str, kind: str, data: bytes = b"", *attributes: bytes) -> None:
@@ -161,6 +173,13 @@ def set_link(sock: NetlinkSocket, ifindex: int, *attributes: bytes, up: bool | N
     change = 0 if up is None else IFF_UP
     payload = link_message(ifindex, *attributes, flags=flags, change=change)
     sock.execute(Request(RTM_NEWLINK, 0, payload), f"change device {ifindex}")
+
+
+def encode_arp_notify(ifindex: int) -> Request:
+    """Write the request that has a device tell its neighbours when it comes up (the setting arp_notify of IPv4)."""
+    setting = netlink.encode_nested(_IFLA_INET_CONF, netlink.encode_u32(_IPV4_DEVCONF_ARP_NOTIFY, 1))
+    attribute = netlink.encode_nested(IFLA_AF_SPEC, netlink.encode_nested(_AF_INET, setting))
+    return Request(RTM_NEWLINK, 0, link_message(ifindex, attribute))
 
 
 def encode_set(ifindex: int, *attributes: bytes, flags: int = 0) -> Request:

@@ -55,8 +55,19 @@ def is_network_namespace(descriptor: int) -> bool:
 
 def is_own_namespace(descriptor: int) -> bool:
     """Say whether the descriptor's namespace is the one that the calling thread is in."""
-    other, own = os.fstat(descriptor), os.stat(_OWN)
-    return (other.st_dev, other.st_ino) == (own.st_dev, own.st_ino)
+    return identify(descriptor) == identify_own()
+
+
+def identify(descriptor: int) -> tuple[int, int]:
+    """Return what tells a descriptor's namespace from all others."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def identify_own() -> tuple[int, int]:
+    """Return what tells the namespace that the calling thread is in from all others."""
+    found = os.stat(_OWN)
+    return found.st_dev, found.st_ino
 
 
 class InNamespace:

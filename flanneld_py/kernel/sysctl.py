@@ -32,16 +32,18 @@ def ensure_sysctl(value: str, *parts: str) -> bool:
     It is written only if it differs, since /proc/sys may be read-only. Raises KernelError, ENOENT if the kernel has no
     such setting.
     """
-    if read_sysctl(*parts) == value:
-        return False
     path = _path(parts)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.write(descriptor, value.encode())
+            if os.read(descriptor, _SIZE).decode().strip() == value:
+                return False
+            os.pwrite(descriptor, value.encode(), 0)
         finally:
             os.close(descriptor)
     except OSError as error:
+        if read_sysctl(*parts) == value:
+            return False
         raise KernelError(error.errno or 0, f"write {value} to {path}", error.strerror or "") from error
     return True
 

@@ -80,4 +80,4 @@ def decode_near_end(message: Message) -> NearEnd | None:
 
 def read_near_ends(sock: NetlinkSocket) -> list[NearEnd]:
     """Return all ends here whose other ends are in other namespaces. Raises KernelError."""
-    return sock.dump(Request(links.RTM_GETLINK, 0, links.link_message()), decode_near_end, "read veth devices")
+    return sock.dump(links.encode_get(), decode_near_end, "read veth devices")

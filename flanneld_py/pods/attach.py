@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 from flanneld_py.core.prefix import Prefix, format_address
-from flanneld_py.kernel import link as links
 from flanneld_py.pods import errors, guard, pod_link, scratch
 from flanneld_py.pods.bridge import ensure_bridge, ensure_gateways, random_mac, refuse_router_advertisements
 from flanneld_py.pods.bridge_conf import parse_bridge_conf
@@ -72,16 +71,19 @@ def _read_dns(conf: BridgeConf) -> Dns:
 
 
 def _reserve(job: _Job, bridge: Link) -> tuple[PodAddress, ...]:
-    with AddressStore(job.conf.ipam.store) as addresses:
-        has_booted = addresses.notice_boot()
-    if has_booted:
-        _reclaim(job, bridge)
+    store = AddressStore(job.conf.ipam.store)
     try:
-        return _try_reserve(job)
+        with store:
+            has_booted = store.notice_boot()
+            if not has_booted:
+                return _try_reserve(job, store)
     except CniError as error:
         if error.code != errors.PLUGIN_NOT_AVAILABLE or not _reclaim(job, bridge):
             raise
-    return _try_reserve(job)
+    else:
+        _reclaim(job, bridge)
+    with store:
+        return _try_reserve(job, store)
 
 
 def _reclaim(job: _Job, bridge: Link) -> bool:
@@ -90,21 +92,20 @@ def _reclaim(job: _Job, bridge: Link) -> bool:
     return reclaim(job.sock, job.network, job.conf.ipam, bridge)
 
 
-def _try_reserve(job: _Job) -> tuple[PodAddress, ...]:
+def _try_reserve(job: _Job, addresses: AddressStore) -> tuple[PodAddress, ...]:
     call, ipam = job.call, job.conf.ipam
-    with AddressStore(ipam.store) as addresses:
-        # The scratch file came before any address: without it the container holds none.
-        has_been_here = scratch.has_scratch(job.network.data_dir, call.container_id)
-        held = addresses.find(call.container_id, call.ifname) if has_been_here else ()
-        if held:
-            texts = ", ".join(format_address(family, address) for family, address in held)
-            raise CniError(
-                errors.INVALID_ENVIRONMENT,
-                f"{call.ifname} of container {call.container_id} has been added already, and holds {texts}",
-                "a DEL must come before another ADD",
-            )
-        job.undo.append(scratch.write_scratch(job.network.data_dir, call.container_id, job.delegate))
-        pod = addresses.reserve(ipam.subnets, ipam.requested, call.container_id, call.ifname)
+    # The scratch file came before any address: without it the container holds none.
+    has_been_here = scratch.has_scratch(job.network.data_dir, call.container_id)
+    held = addresses.find(call.container_id, call.ifname) if has_been_here else ()
+    if held:
+        texts = ", ".join(format_address(family, address) for family, address in held)
+        raise CniError(
+            errors.INVALID_ENVIRONMENT,
+            f"{call.ifname} of container {call.container_id} has been added already, and holds {texts}",
+            "a DEL must come before another ADD",
+        )
+    job.undo.append(scratch.write_scratch(job.network.data_dir, call.container_id, job.delegate))
+    pod = addresses.reserve(ipam.subnets, ipam.requested, call.container_id, call.ifname)
     job.undo.append(lambda: _give_back(job, pod))
     return pod
 
@@ -116,19 +117,19 @@ def _give_back(job: _Job, pod: tuple[PodAddress, ...]) -> None:
 
 def _wire(job: _Job, bridge: Link, pod: tuple[PodAddress, ...], dns: Dns) -> Result:
     call, conf = job.call, job.conf
-    near = pod_link.create_pair(
+    port = pod_link.create_pair(
         job.sock, conf, bridge, job.namespace, Label(conf.ipam.store.network, call.container_id, call.ifname)
     )
-    job.undo.append(lambda: links.delete_link(job.sock, near.ifindex))
-    refuse_router_advertisements(near.name)
-    guard.ensure_guard(conf, near.name, pod)
+    job.undo.append(lambda: pod_link.delete_end(job.sock, port))
+    refuse_router_advertisements(port)
+    guard.ensure_guard(conf, port, pod)
     routes = conf.ipam.routes + (_default_routes(conf.ipam.routes, pod) if conf.is_default_gateway else ())
     far = pod_link.configure(job.namespace, call.ifname, pod, routes, detects_duplicates=conf.detects_duplicates)
     if conf.ip_masq:
         held = [(address.subnet.family, address.address) for address in pod]
         job.undo.append(lambda: drop_masquerade(conf.ipam.store.network, call.container_id, held))
         ensure_masquerade(conf.ipam.store.network, call.container_id, pod)
-    pod_link.wait_until_forwarding(job.sock, near.name)
+    near = pod_link.wait_until_forwarding(job.sock, port)
     interfaces = (_describe(bridge), _describe(near), _describe(far, call.netns))
     place = len(interfaces) - 1
     return Result(interfaces, tuple(address._replace(interface=place) for address in pod), routes, dns)

@@ -103,7 +103,7 @@ def _check_port(sock: NetlinkSocket, bridge: Link, far: Link, conf: BridgeConf) 
     # The kernel says as a veth's parent the index of its other end, which lies in the host's namespace.
     near = links.read_link_at(sock, far.parent)
     port = None if near is None or near.kind != veth.KIND else bridges.read_port(sock, near.name)
-    if near is None or port is None or port.master != bridge.ifindex:
+    if near is None or port is None or port.link.master != bridge.ifindex:
         raise CniError(errors.INTERNAL, f"the other end of {far.name} is no port of the bridge {bridge.name}")
     _require(near.is_up, f"the bridge port {near.name} is down")
     _require(not guard.is_missing(conf, near.name), f"the bridge port {near.name} has lost its guard")

@@ -15,7 +15,9 @@ def read_file(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     try:
-        return read_all(descriptor)
+        content = os.read(descriptor, _SIZE)
+        # Less than was asked for is all that there is, in a file.
+        return content if len(content) < _SIZE else content + read_all(descriptor)
     finally:
         os.close(descriptor)
 

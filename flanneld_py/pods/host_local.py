@@ -96,8 +96,11 @@ class AddressStore:
         self._lock = -1
 
     def __enter__(self) -> Self:
-        os.makedirs(self._folder, _FOLDER_MODE, exist_ok=True)
-        self._lock = os.open(f"{self._folder}/{_LOCK}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+        try:
+            self._lock = self._open_lock()
+        except FileNotFoundError:
+            os.makedirs(self._folder, _FOLDER_MODE, exist_ok=True)
+            self._lock = self._open_lock()
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
 
@@ -105,6 +108,9 @@ class AddressStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._lock)
+
+    def _open_lock(self) -> int:
+        return os.open(f"{self._folder}/{_LOCK}", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
 
     def find(self, container_id: str, ifname: str) -> tuple[Holding, ...]:
         """Return the addresses that a container's device holds."""

@@ -35,8 +35,8 @@ _DETECTION_LOOKS = 200
 _DETECTION_PAUSE = 0.05
 
 
-def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: int, label: Label) -> Link:
-    """Make the pair, the far end in the container's namespace, and return the near one, which bears the label.
+def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: int, label: Label) -> str:
+    """Make the pair, the far end in the container's namespace; return the name of the near one, which bears the label.
 
     Raises KernelError, CniError if the container has such a device already.
     """
@@ -50,7 +50,10 @@ def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: 
         )
         failed = sock.execute_batch((create, options))
         if 0 not in failed:
-            return _finish_near(sock, near.name, failed.get(1))
+            if 1 in failed:
+                delete_end(sock, near.name)
+                raise KernelError(failed[1][0], f"set the bridge port options of {near.name}", failed[1][1])
+            return near.name
         error = KernelError(failed[0][0], f"create {ifname} in the container", failed[0][1])
         if not errnos.is_present(error):
             raise error
@@ -59,14 +62,11 @@ def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: 
     raise CniError(errors.INTERNAL, "no free name for a veth device was found")
 
 
-def _finish_near(sock: NetlinkSocket, name: str, failed: tuple[int, str] | None) -> Link:
+def delete_end(sock: NetlinkSocket, name: str) -> None:
+    """Delete a pair by the end that is where the socket is; having none is no error. Raises KernelError."""
     found = links.read_link(sock, name)
-    if found is None:
-        raise KernelError(19, f"create {name}", "it vanished as soon as it was made")
-    if failed is not None:
+    if found is not None:
         links.delete_link(sock, found.ifindex)
-        raise KernelError(failed[0], f"set the bridge port options of {name}", failed[1])
-    return found
 
 
 def configure(
@@ -89,7 +89,9 @@ def configure(
         found = links.read_link(sock, ifname)
         if found is None:
             raise KernelError(19, f"configure {ifname}", "it vanished from the container")
-        requests = [
+        # Neighbours that remember an earlier holder of the address hear at once of the new one.
+        requests = [links.encode_arp_notify(found.ifindex)]
+        requests += [
             addresses.encode_add(
                 addresses.InterfaceAddress(found.ifindex, entry.subnet.family, entry.address, entry.subnet.length),
                 detects_duplicates=detects_duplicates,
@@ -97,10 +99,11 @@ def configure(
             for entry in pod
         ]
         requests.append(links.encode_set(found.ifindex, flags=links.IFF_UP))
-        _execute(sock, requests, f"configure {ifname}")
         if detects_duplicates:
+            _execute(sock, requests, [], ifname)
             _wait_until_unique(sock, found)
-        _add_routes(sock, found.ifindex, pod, pod_routes)
+            requests = []
+        _execute(sock, requests, _list_routes(found.ifindex, pod, pod_routes), ifname)
         return found
 
 
@@ -117,17 +120,14 @@ def _wait_until_unique(sock: NetlinkSocket, device: Link) -> None:
     raise KernelError(110, f"configure {device.name}", "its addresses were not taken into use")
 
 
-def _add_routes(sock: NetlinkSocket, ifindex: int, pod: Sequence[PodAddress], pod_routes: Sequence[PodRoute]) -> None:
+def _list_routes(ifindex: int, pod: Sequence[PodAddress], pod_routes: Sequence[PodRoute]) -> list[routes.DeviceRoute]:
+    wanted = []
     for route in pod_routes:
         gateway = route.gateway if route.gateway is not None else _gateway_for(route.dst.family, pod)
         scope = routes.default_scope(route.dst.family, gateway) if route.scope is None else route.scope
         table = routes.TABLE_MAIN if route.table is None else route.table
-        wanted = routes.DeviceRoute(route.dst, ifindex, gateway, route.metric, table, scope, route.mtu, route.mss)
-        try:
-            sock.execute(routes.encode_add(wanted), f"add the route {route.dst}")
-        except KernelError as error:
-            if not errnos.is_present(error):
-                raise
+        wanted.append(routes.DeviceRoute(route.dst, ifindex, gateway, route.metric, table, scope, route.mtu, route.mss))
+    return wanted
 
 
 def _gateway_for(family: int, pod: Sequence[PodAddress]) -> int:
@@ -135,8 +135,6 @@ def _gateway_for(family: int, pod: Sequence[PodAddress]) -> int:
 
 
 def _set_sysctls(ifname: str, *, has_ipv6: bool, detects_duplicates: bool) -> None:
-    # Neighbours that remember an earlier holder of the address hear at once of the new one.
-    sysctl.ensure_sysctl("1", "net", "ipv4", "conf", ifname, "arp_notify")
     refuse_router_advertisements(ifname)
     if has_ipv6:
         for device in ("lo", ifname):
@@ -150,14 +148,14 @@ def _set_sysctls(ifname: str, *, has_ipv6: bool, detects_duplicates: bool) -> No
             raise
 
 
-def wait_until_forwarding(sock: NetlinkSocket, port: str) -> None:
-    """Return when the bridge forwards to the port. Raises CniError if it does not within seconds."""
+def wait_until_forwarding(sock: NetlinkSocket, port: str) -> Link:
+    """Return the port when the bridge forwards to it. Raises CniError if it does not within seconds."""
     import time
 
     for seconds in _PORT_WAITS:
         found = bridges.read_port(sock, port)
         if found is not None and found.is_forwarding:
-            return
+            return found.link
         time.sleep(seconds)
     raise CniError(errors.INTERNAL, f"the bridge does not forward to its port {port}", "is the bridge up?")
 
@@ -165,9 +163,7 @@ def wait_until_forwarding(sock: NetlinkSocket, port: str) -> None:
 def delete_device(namespace: int, ifname: str) -> None:
     """Delete the container's device, and the other end with it; having none is no error. Raises KernelError."""
     with open_socket_inside(namespace) as sock:
-        found = links.read_link(sock, ifname)
-        if found is not None:
-            links.delete_link(sock, found.ifindex)
+        delete_end(sock, ifname)
 
 
 def disconnect_device(sock: NetlinkSocket, namespace: int, ifname: str) -> Link | None:
@@ -185,7 +181,13 @@ def disconnect_device(sock: NetlinkSocket, namespace: int, ifname: str) -> Link 
     return near
 
 
-def _execute(sock: NetlinkSocket, requests: Sequence[Request], operation: str) -> None:
-    failed = sock.execute_batch(requests)
-    for errno, reason in failed.values():
-        raise KernelError(errno, operation, reason)
+def _execute(
+    sock: NetlinkSocket, requests: Sequence[Request], pod_routes: Sequence[routes.DeviceRoute], ifname: str
+) -> None:
+    """Carry out the requests, and then add the routes; one that is there already is no error."""
+    operations = [f"configure {ifname}"] * len(requests) + [f"add the route {route.dst}" for route in pod_routes]
+    failed = sock.execute_batch([*requests, *map(routes.encode_add, pod_routes)])
+    for index, (errno, reason) in failed.items():
+        error = KernelError(errno, operations[index], reason)
+        if index < len(requests) or not errnos.is_present(error):
+            raise error

@@ -28,9 +28,13 @@ def write_scratch(data_dir: str, container_id: str, delegate: Fields) -> Callabl
     A container with several devices has one file for all; the latest ADD's stands there.
     """
     path = f"{data_dir}/{container_id}"
-    os.makedirs(data_dir, _FOLDER_MODE, exist_ok=True)
     former = read_file(path)
-    replace_file(path, encode_json(delegate).encode(), _FILE_MODE)
+    content = encode_json(delegate).encode()
+    try:
+        replace_file(path, content, _FILE_MODE)
+    except FileNotFoundError:
+        os.makedirs(data_dir, _FOLDER_MODE, exist_ok=True)
+        replace_file(path, content, _FILE_MODE)
     if former is None:
         return lambda: remove_scratch(data_dir, container_id)
     return lambda: replace_file(path, former, _FILE_MODE)

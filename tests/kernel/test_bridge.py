@@ -57,7 +57,7 @@ def test_port_options(namespace, make_namespace, hairpin, isolated):
     assert data.get_attr("IFLA_BRPORT_ISOLATED") == isolated
     port = in_namespace(namespace, lambda sock: bridge.read_port(sock, "port0"))
     assert (port.is_hairpin, port.is_isolated) == (hairpin, isolated)
-    assert port.master == namespace.run(read_link, "br0")["index"]
+    assert port.link.master == namespace.run(read_link, "br0")["index"]
 
 
 def test_a_port_forwards_once_both_ends_are_up(namespace, make_namespace):

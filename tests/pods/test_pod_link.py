@@ -23,7 +23,7 @@ def port(namespace, make_namespace):
 
     def set_up():
         with NetlinkSocket() as sock:
-            return pod_link.create_pair(sock, conf, ensure_bridge(sock, conf), pod.fd, LABEL).name
+            return pod_link.create_pair(sock, conf, ensure_bridge(sock, conf), pod.fd, LABEL)
 
     return namespace.run(set_up), pod
 
