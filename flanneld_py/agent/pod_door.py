@@ -7,8 +7,8 @@ environment, the network namespace, the root folder, and these descriptors:
     0 standard input, a pipe, which is read but not emptied: whoever else serves the call finds it there
     3 the container's namespace
     4 a pipe that holds one line, nobody writes to it: who takes the line out has the call, the daemon or the plugin
-    5 a pipe that the answer goes into: the exit status, or 2 for a call that is left to the plugin; a space; what the
-      plugin says, unless that has been written already (a shell reads it byte by byte); a newline
+    5 a pipe that the answer goes into at once: a newline; the exit status, or 2 for a call that is left to the plugin;
+      a space; what the plugin says, unless that has been written already (a shell reads byte by byte); a newline
     6 this FIFO, open for writing, by which the process is known to have rung here
     7 standard output (1 is this FIFO while the shell rings); if it is a pipe, what the plugin says is written there
 
@@ -63,7 +63,7 @@ class Ring(NamedTuple):
         if output and self.output is not None:
             with suppress(OSError):  # it is full, or nobody reads it: that is for the shell to find
                 output = output[os.write(self.output, output) :]
-        os.write(self.answer, b"%d %s\n" % (status, output))
+        os.write(self.answer, b"\n%d %s\n" % (status, output))
 
 
 class Door:

@@ -44,17 +44,21 @@ if [[ -p /proc/self/fd/0 && -f $CNI_NETNS && $door.owner -ef $door && /proc/$$ -
 		answer=2
 		[[ -p /proc/self/fd/4 ]] && answer= && printf '%07d\\n' $$ >&6
 		seconds=0
+		read -r -u 5 # the empty line that the pipe was made with
 		until [[ $answer ]]; do
-			# At first there is the empty line that the pipe was made with.
-			read -r -t 1 -u 5 answer output && continue
-			[[ $answer ]] && answer=2 interrupted=interrupted && continue # it was cut off
+			# A read whose time is over may lose what has just come: it is given an empty line for that.
+			read -r -t 1 -u 5
+			while [[ ! $answer ]] && read -t 0 -u 5; do
+				read -r -t 5 -u 5 answer output || answer=2 interrupted=interrupted # it is cut off
+			done
+			[[ $answer ]] && continue
 			((seconds += 1))
 			[[ $door.owner -ef /proc/self/fd/6 ]] && ((seconds != {begin} && seconds < {end})) && continue
 			if read -r -u 4; then
 				answer=2 # nobody has taken the call, and now nobody will
 			elif [[ $door.owner -ef /proc/self/fd/6 ]] && ((seconds < {end})); then
 				continue
-			elif ! read -r -t 0.1 -u 5 answer output; then
+			elif ! read -t 0 -u 5; then
 				answer=2 interrupted=interrupted
 			fi
 		done

@@ -87,7 +87,10 @@ def play(node):
     return outcomes, node.held(), sorted(file.name for file in node.scratch.iterdir())
 
 
-def test_both_ways_give_equal_results(make_namespace, tmp_path, served_node):
+@pytest.mark.parametrize("entrance", ["socket", "door"])
+def test_all_ways_give_equal_results(make_namespace, tmp_path, served_node, entrance):
+    if entrance == "door":
+        served_node.use_door()
     lone = type(served_node)(make_namespace(), make_namespace, tmp_path / "lone")
     alone, by_daemon = play(lone), play(served_node)
     for one, another in zip(alone[0], by_daemon[0], strict=True):

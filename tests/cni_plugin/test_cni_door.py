@@ -136,7 +136,7 @@ def test_a_daemon_that_is_stopped_takes_no_call_back_once_it_goes_on(ringing_nod
 def test_an_answer_that_is_cut_off_is_none(lone_node):
     def cut_off(_, ring):
         assert ring.take()
-        os.write(ring.answer, b'0 {"cniVersion"')
+        os.write(ring.answer, b'\n0 {"cniVersion"')
 
     lone_node.use_door()
     with StandIn(lone_node, cut_off):

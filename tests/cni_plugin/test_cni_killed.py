@@ -121,10 +121,13 @@ def test_del(lone_node, then):
 
 @pytest.mark.full
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("entrance", ["socket", "door"])
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
-def test_the_daemon_in_the_middle(lone_node, verb):
+def test_the_daemon_in_the_middle(lone_node, verb, entrance):
     """The plugin ends what may be repeated, and says of an ADD that a DEL must come first."""
     node, pod = lone_node, lone_node.make_pod()
+    if entrance == "door":
+        node.use_door()
     variables = {"CNI_CONTAINERID": "c1", "CNI_NETNS": pod.path, "CNI_IFNAME": "eth0"}
     config = json.dumps(node.config()).encode()
     for count in itertools.count(1):
