@@ -37,6 +37,7 @@ class AskedAddresses:
         self._network = network
         self._limit: MissLimit | None = None
         self._done: set[int] = set()
+        self._is_doubtful = False
 
     def begin(self, device: str) -> int:
         """Have the kernel count what it asks for about a device; return the realm that the catch-all route needs."""
@@ -66,6 +67,10 @@ class AskedAddresses:
         if len(self._done) >= _TOGETHER:
             done, self._done = self._done, set()
             self._take_out(self._limit, done)
+
+    def doubt(self) -> None:
+        """Have looked for unanswered addresses even if none is counted: the kernel did not take an answer."""
+        self._is_doubtful = True
 
     def _take_out(self, limit: MissLimit, addresses: set[int]) -> None:
         try:
@@ -114,8 +119,9 @@ class AskedAddresses:
     def _look(self, limit: MissLimit, take_unanswered: Callable[[], Iterable[Miss]]) -> None:
         try:
             asked = limit.read()
-            if not asked:
+            if not asked and not self._is_doubtful:
                 return
+            self._is_doubtful = False
             # An address is counted before its neighbour is made: what is not unanswered now will never be.
             over = asked.difference(miss.address for miss in take_unanswered())
         except KernelError as error:

@@ -256,7 +256,8 @@ class OnDemand:
             desired = self._reconciler.desired((peer,))
             gateways = {entry.address for entry in desired if isinstance(entry, Neighbour)}
             waiting = [miss for miss in waiting if miss.address not in gateways]
-            send_queued(self._sock, through, waiting)
+            if not send_queued(self._sock, through, waiting):
+                self._parts[peer.subnet.family].asked.doubt()
             yield through, waiting
 
     def _refuse(self, misses: list[Miss]) -> None:
@@ -266,7 +267,8 @@ class OnDemand:
             if device is None or not concerned:
                 continue
             try:
-                refuse(self._sock, device, concerned)
+                if not refuse(self._sock, device, concerned):
+                    part.asked.doubt()
             except OSError as error:
                 # The kernel gives up by itself, in its own time.
                 log.warning("misses not refused: reason=%s", error)

@@ -111,11 +111,14 @@ def decode_miss(message: Message) -> tuple[int, Miss] | None:
     return ifindex, Miss(FAMILY_OF[af], int.from_bytes(wanted, "big"))
 
 
-def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss]) -> None:
-    """Have the packets that wait for these addresses sent through a tunnel, and those that come until `forget`."""
+def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss]) -> bool:
+    """Have the packets that wait for these addresses sent through a tunnel, and those that come until `forget`.
+
+    Returns whether the kernel has done all of it, as `refuse` does.
+    """
     lladdr = netlink.encode_attribute(NDA_LLADDR, through.mac)
     answers = [_neighbour(through.ifindex, miss, _NUD_REACHABLE, lladdr) for miss in misses]
-    sock.execute_batch([encode_replace_fdb(through), *answers])
+    return not sock.execute_batch([encode_replace_fdb(through), *answers])
 
 
 def forget(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, stays: bool) -> None:
@@ -124,12 +127,15 @@ def forget(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, st
     sock.execute_batch(requests if stays else [*requests, encode_delete_fdb(through)])
 
 
-def refuse(sock: NetlinkSocket, ifindex: int, misses: Sequence[Miss]) -> None:
-    """Have those who send to these addresses told that the host is unreachable, and forget the addresses again."""
+def refuse(sock: NetlinkSocket, ifindex: int, misses: Sequence[Miss]) -> bool:
+    """Have those who send to these addresses told that the host is unreachable, and forget the addresses again.
+
+    Returns whether the kernel has done all of it: else some of the addresses may stay unresolved.
+    """
     requests: list[Request] = []
     for miss in misses:
         requests += [_neighbour(ifindex, miss, _NUD_FAILED, b""), _forget(ifindex, miss)]
-    sock.execute_batch(requests)
+    return not sock.execute_batch(requests)
 
 
 def _neighbour(ifindex: int, miss: Miss, state: int, lladdr: bytes) -> Request:

@@ -9,11 +9,13 @@ from functools import partial
 
 import pytest
 
+from flanneld_py.agent import asked_addresses
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import IPV4
 from flanneld_py.kernel.miss_limit import MissLimit
 from tests.agent.on_demand_node import FarSide, NodeHost, OnDemandNode, Sender
 from tests.agent.reconciled_node import make_lease
+from tests.agent.vandals import RefusingSocket
 from tests.fakes.memory_store import MemoryStore
 from tests.waiting import until
 
@@ -115,6 +117,26 @@ async def test_address_that_is_asked_for_again_is_counted_again(node, host, far,
     assert node.unresolved() == ["10.5.2.7"]
     look(node)
     assert asked(host) == {"10.5.2.7"}
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+async def test_answer_that_the_kernel_does_not_take_is_given_again(host, far, sender, monkeypatch, is_leased):
+    monkeypatch.setattr(asked_addresses, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(host, "sock", RefusingSocket(host.sock))
+    node = await OnDemandNode(host, MemoryStore()).ready()
+    try:
+        if is_leased:
+            node.lease_out(make_lease(2))
+        assert sender.send("10.5.2.7") == 0
+        # Nothing is counted any more when the answer comes.
+        host.ip(f"flush set ip {TABLE} asked", "nft")
+        host.sock.refusals += [errno.ENOMEM] * 2
+        await until(lambda: not host.sock.refusals and not node.unresolved())
+        if is_leased:
+            await is_reached(far, sender, "10.5.2.7")
+            await node.follows(make_lease(2))
+    finally:
+        await node.stop()
 
 
 async def test_what_another_filter_drops_makes_room_again(node, host, far, sender):
