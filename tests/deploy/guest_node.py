@@ -78,17 +78,18 @@ class GuestNode(Guest):
     def add_pod(self, name):
         """Wire a pod by the plugin into a namespace called `name`; returns its end on the bridge."""
         self.sh(f"ip netns add {name}")
-        told = json.loads(self._call_plugin("ADD", name))
+        told = json.loads(self.call_plugin("ADD", name))
         assert told["ips"]
         return told["interfaces"][1]["name"]
 
     def delete_pod(self, name):
-        self._call_plugin("DEL", name)
+        self.call_plugin("DEL", name)
         self.sh(f"ip netns del {name}")
 
-    def _call_plugin(self, verb, name):
-        environ = f"CNI_CONTAINERID={name} CNI_NETNS=/run/netns/{name} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin"
-        return self.sh(f"echo '{_CNI}' | {environ} CNI_COMMAND={verb} /opt/cni/bin/flannel")
+    def call_plugin(self, verb, name, plugin="/opt/cni/bin/flannel", container=None):
+        """Call the plugin, or another executable, for a namespace; the container is called the same if not otherwise."""
+        environ = f"CNI_CONTAINERID={container or name} CNI_NETNS=/run/netns/{name} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin"
+        return self.sh(f"echo '{_CNI}' | {environ} CNI_COMMAND={verb} {plugin}")
 
     @contextmanager
     def answered(self, pod, address):
