@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld_py.agent.pod_reaper import PodReaper
@@ -22,7 +23,8 @@ from flanneld_py.pods.invocation import decode_environment, parse_invocation
 from flanneld_py.pods.verbs import Daemon, Server, perform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from flanneld_py.agent.pod_request import Request
     from flanneld_py.pods.fields import Fields
@@ -40,6 +42,26 @@ class _Warm(threading.local):
     sock: NetlinkSocket | None = None
 
 
+class _Turns:
+    """Has calls of the same container wait for each other."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._busy: set[bytes] = set()
+
+    @contextmanager
+    def take(self, container_id: bytes) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: container_id not in self._busy)
+            self._busy.add(container_id)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy.remove(container_id)
+                self._changed.notify_all()
+
+
 class PodCalls:
     """Serves calls, several threads at once; `outages` says what keeps other nodes from the pods here."""
 
@@ -47,7 +69,15 @@ class PodCalls:
         self._outages = outages
         self._warm = _Warm()
         self._reaper = PodReaper()
+        self._turns = _Turns()
         self._namespace = identify_own()
+
+    def take_turn(self, request: Request) -> AbstractContextManager[None]:
+        """Wait for other calls of the container to end, and have those that come later wait until the context is left.
+
+        An ADD whose caller was killed must not go on beside, or begin after, the DEL that clears up behind it.
+        """
+        return self._turns.take(request.environment.get(b"CNI_CONTAINERID", b""))
 
     def leave(self) -> None:
         """Close what the calling thread keeps open between calls; it has served its last."""

@@ -19,6 +19,7 @@ sees the same processes as the plugin.
 from __future__ import annotations
 
 import os
+import select
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,9 +55,12 @@ class Ring(NamedTuple):
     def take(self) -> bool:
         """Say whether the call is the daemon's now; if not, the plugin has taken it back, or is gone."""
         try:
-            return bool(os.read(self.claim, _CLAIM))
+            is_ours = bool(os.read(self.claim, _CLAIM))
         except BlockingIOError:
             return False
+        poll = select.poll()
+        poll.register(self.answer, 0)  # which leaves the end of all readers
+        return is_ours and not poll.poll(0)
 
     def tell(self, status: int, output: bytes) -> None:
         """Give the answer; what its pipe cannot hold is cut off, which the shell notices. Raises OSError."""

@@ -100,8 +100,9 @@ class PodService:
                 if request is None:
                     return
                 calls = self._require_calls()
-                connection.sendall(b"+")
-                status, output = self._carry_out(calls, request)
+                with calls.take_turn(request):
+                    connection.sendall(b"+")  # which fails if the plugin is gone
+                    status, output = self._carry_out(calls, request)
                 connection.sendall(_HEAD.pack(status, len(output)) + output)
 
     def _serve_ring(self, pid: int) -> None:
@@ -110,8 +111,14 @@ class PodService:
         try:
             with self._door.receive(pid) as ring:
                 calls = self._require_calls()
-                if ring.take():
-                    ring.tell(*(_LEFT_TO_THE_PLUGIN if ring.request is None else self._carry_out(calls, ring.request)))
+                if ring.request is None:
+                    if ring.take():
+                        ring.tell(*_LEFT_TO_THE_PLUGIN)
+                    return
+                with calls.take_turn(ring.request):
+                    answer = self._carry_out(calls, ring.request) if ring.take() else None
+                if answer is not None:
+                    ring.tell(*answer)
         except PermissionError as error:
             self._door.shut()
             log.warning("cni: each call starts an interpreter: the daemon lacks CAP_SYS_PTRACE: %s", error)
