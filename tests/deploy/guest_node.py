@@ -87,8 +87,10 @@ class GuestNode(Guest):
         self.sh(f"ip netns del {name}")
 
     def call_plugin(self, verb, name, plugin="/opt/cni/bin/flannel", container=None):
-        """Call the plugin, or another executable, for a namespace; the container is called the same if not otherwise."""
-        environ = f"CNI_CONTAINERID={container or name} CNI_NETNS=/run/netns/{name} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin"
+        """Call the plugin, or another executable, for a namespace and a container, of the same name unless given."""
+        environ = (
+            f"CNI_CONTAINERID={container or name} CNI_NETNS=/run/netns/{name} CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin"
+        )
         return self.sh(f"echo '{_CNI}' | {environ} CNI_COMMAND={verb} {plugin}")
 
     @contextmanager
