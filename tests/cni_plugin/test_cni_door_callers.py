@@ -8,6 +8,7 @@ import socket
 import subprocess
 import termios
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +170,43 @@ def test_who_has_no_more_than_a_path_to_the_door_is_not_served(tmp_path):
         os.close(opened)
     door.shut()
     door.close()
+
+
+def test_callers_that_are_killed_leave_nothing(ringing_node):
+    node, pod = ringing_node, ringing_node.make_pod()
+
+    def opened():
+        """What else than sockets, of which each thread of the daemon comes to have one."""
+        links = []
+        for descriptor in Path(f"/proc/{node.daemon.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                links.append(str(descriptor.readlink()))
+        return sorted(link for link in links if not link.startswith("socket:"))
+
+    def is_stopped():
+        return all(
+            file.read_text().split()[-50] == "T" for file in Path(f"/proc/{node.daemon.pid}/task").glob("*/stat")
+        )
+
+    before = opened()
+    for _ in range(3):
+        node.daemon.send_signal(signal.SIGSTOP)
+        wait_until(is_stopped)
+        caller = node.host.run(
+            lambda: subprocess.Popen(
+                [node.executable], stdin=subprocess.PIPE, env=variables_of(pod), stdout=subprocess.PIPE
+            )
+        )
+        with caller:
+            wait_until(lambda: not _is_empty(node.door))
+            caller.kill()
+        node.daemon.send_signal(signal.SIGCONT)
+        wait_until(lambda: _is_empty(node.door))
+    node.call("ADD", "c1", pod.path)
+    node.call("DEL", "c1", pod.path)
+    assert node.held() == []
+    assert [line for line in node.served() if line.startswith("ADD")] == ["ADD for c1 succeeded"]
+    wait_until(lambda: opened() == before)
 
 
 def test_a_full_door_lets_its_daemon_go(tmp_path):
