@@ -140,10 +140,6 @@ class Foreign:
         assert self._read() == self._before
 
 
-def acts_of(machine):
-    return st.tuples(st.sampled_from(sorted(machine.vandalism)), INDEXES)
-
-
 class Vandals(RuleBasedStateMachine):
     """One node, and everybody who disturbs it; what its leases are is added by subclasses.
 
@@ -171,13 +167,16 @@ class Vandals(RuleBasedStateMachine):
 
         self.loop.run_until_complete(let_run())
 
-    @rule(acts=st.runner().flatmap(lambda machine: st.lists(acts_of(machine), min_size=1, max_size=4)), steps=STEPS)
-    def vandalise(self, acts, steps):
-        for what, index in acts:
-            device = self.node.device()
-            if device is not None:
-                with suppress(NetlinkError):
-                    self.vandalism[what](self.host, device, index)
+    @rule(
+        what=st.runner().flatmap(lambda machine: st.sampled_from(sorted(machine.vandalism))),
+        index=INDEXES,
+        steps=STEPS,
+    )
+    def vandalise(self, what, index, steps):
+        device = self.node.device()
+        if device is not None:
+            with suppress(NetlinkError):
+                self.vandalism[what](self.host, device, index)
         self.run(steps)
 
     @rule(refusals=st.lists(st.sampled_from([0, errno.ENOMEM, errno.ENOBUFS, errno.EBUSY]), max_size=6))
