@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.drift import Drift
@@ -83,6 +83,7 @@ class Reconciler:
         self._written_ahead: set[tuple[Kind, Key]] = set()
         self._dirty: set[Change] = {Change.DEVICE, Change.UNDERLAY}
         self._wake = asyncio.Event()
+        self._rebased = asyncio.Event()
         self._next_resync = time.monotonic() + resync_interval
         self.drift = Drift(sock.port, keeper, on_demand)
         self.leases = leases
@@ -107,6 +108,7 @@ class Reconciler:
         """Go on with another source in the place of a former one; all is compared with what it wants."""
         self._take_sources([source if one is former else one for one in self._wanted.sources])
         self._dirty |= {*self._tables, Change.DEVICE, Change.UNDERLAY}
+        self._rebased.set()
         self._wake.set()
 
     def take_events(self, events: Sequence[LeaseEvent]) -> None:
@@ -189,6 +191,7 @@ class Reconciler:
             while True:
                 await self.drift.hold_back()
                 self._wake.clear()
+                self._rebased.clear()
                 self.busy_since = began = time.monotonic()
                 try:
                     await self._reconcile()
@@ -214,7 +217,10 @@ class Reconciler:
         self._next_resync = 0.0
         self._sums.forget()
         self.busy_since = None
-        await asyncio.sleep(_PAUSE)
+        # Another source may want what the kernel does not refuse, as after the uplink was replaced.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PAUSE):
+                await self._rebased.wait()
 
     def _note_success(self) -> None:
         if self.broken_off:

@@ -119,14 +119,40 @@ def follow_uplink(
 ) -> Uplink:
     """Return the uplink to go on with: the present one while it is up and has its addresses, else as at the start.
 
-    A better one that comes is no reason to change: others would have to learn our address anew. Raises as pick_uplink.
+    A better one that comes is no reason to change: others would have to learn our address anew. A link-local address
+    is: it serves only neighbours, and is all that an interface has before its own comes. So it never takes the place
+    of another. Raises as pick_uplink.
     """
-    sources = [source for source in (current.source, current.source_ipv6) if source is not None]
+    kept = _keep_uplink(current, interfaces)
+    if kept is not None and not _is_link_local(kept):
+        return kept
+    ipv4, ipv6 = current.source is not None, current.source_ipv6 is not None
+    try:
+        found = pick_uplink(wish, interfaces, routes, ipv4=ipv4, ipv6=ipv6)
+    except NoUplinkError:
+        if kept is None:
+            raise
+        return kept
+    if _is_link_local(found) and not _is_link_local(current):
+        raise NoUplinkError(f"interface {found.interface.name} ({found.reason}) has a link-local address only")
+    return kept if kept is not None and _is_link_local(found) else found
+
+
+def _keep_uplink(current: Uplink, interfaces: Sequence[Interface]) -> Uplink | None:
+    sources = set(_sources(current))
     for interface in interfaces:
         same = (interface.ifindex, interface.name) == (current.interface.ifindex, current.interface.name)
-        if same and interface.is_up and set(sources) <= {entry.address for entry in interface.addresses}:
+        if same and interface.is_up and sources <= {entry.address for entry in interface.addresses}:
             return replace(current, interface=interface)
-    return pick_uplink(wish, interfaces, routes, ipv4=current.source is not None, ipv6=current.source_ipv6 is not None)
+    return None
+
+
+def _sources(uplink: Uplink) -> list[Address]:
+    return [source for source in (uplink.source, uplink.source_ipv6) if source is not None]
+
+
+def _is_link_local(uplink: Uplink) -> bool:
+    return any(source.is_link_local for source in _sources(uplink))
 
 
 def _pick_interface(wish: UplinkWish, interfaces: Sequence[Interface], routes: Sequence[Route], family: int) -> _Choice:

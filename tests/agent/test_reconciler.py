@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
-from flanneld_py.agent import table_writer
+from flanneld_py.agent import reconciler, table_writer
 from flanneld_py.core.entries import PROTOCOL_BOOT, FdbEntry, Nexthop, Route
 from flanneld_py.core.lease_event import LeaseRejected
 from flanneld_py.kernel import netlink, nexthop
 from flanneld_py.kernel.netlink import Request
-from tests.agent.reconciled_node import DUAL, OWN_MAC, V6, ReconciledNode, make_lease
+from tests.agent.reconciled_node import DUAL, NEVER, OWN_MAC, V6, ReconciledNode, make_lease
 from tests.host import IPV4, IPV6, ONLINK, PERMANENT, SELF, UPLINK, number
 from tests.waiting import until
 
@@ -610,20 +610,41 @@ async def test_device_that_cannot_be_made_is_waited_for(make_node, host, caplog)
     await until(lambda: "reconcile goes on" in caplog.text)
 
 
-async def test_device_that_cannot_be_made_again_is_waited_for(node, host):
-    await node.begin(A)
+def usurp(node, host):
+    """Have a stranger's device in the place of ours: the kernel lets us make no other."""
 
-    def usurp(ipr):
+    def swap(ipr):
         ipr.link("del", index=node.device())
         ipr.link("add", ifname="calico.1", kind="vxlan", vxlan_id=1, vxlan_port=8472, vxlan_link=host.uplink)
 
-    host.do(usurp)
+    host.do(swap)
+
+
+def give_way(host):
+    host.do(lambda ipr: ipr.link("del", index=ipr.link_lookup(ifname="calico.1")[0]))
+
+
+async def test_device_that_cannot_be_made_again_is_waited_for(node, host):
+    await node.begin(A)
+    usurp(node, host)
     node.put(B)
     await asyncio.sleep(0)
     node.put(C)
-    host.do(lambda ipr: ipr.link("del", index=ipr.link_lookup(ifname="calico.1")[0]))
+    give_way(host)
     await until(lambda: node.device() is not None)
     await node.follows(A, B, C)
+
+
+async def test_another_source_is_not_kept_waiting_by_what_the_former_one_was_refused(make_node, host, monkeypatch):
+    monkeypatch.setattr(reconciler, "_PAUSE", NEVER)
+    node = make_node()
+    (source,) = node.reconciler._wanted.sources
+    await node.begin(A)
+    usurp(node, host)
+    await until(lambda: node.reconciler.broken_off)
+    give_way(host)
+    node.reconciler.rebase(source, source)
+    await node.follows(A)
 
 
 # The end

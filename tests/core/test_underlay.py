@@ -250,3 +250,27 @@ def test_an_uplink_that_is_not_what_it_was_is_chosen_anew(now, source):
             follow(pick(), (now,))
     uplink = follow(pick(), (now, ETH1), routes)
     assert str(uplink.source) == (source or "172.30.0.11")
+
+
+def lonely(*addresses):
+    return interface(3, "eth1", *addresses, passing=("fe80::1/64",))
+
+
+def follow_ipv6(current, now, wish=None):
+    return follow_uplink(current, wish or UplinkWish(), (now,), ROUTES)
+
+
+def test_a_link_local_address_never_takes_the_place_of_another():
+    current = pick(interfaces=(ETH1,), ipv4=False, ipv6=True)
+    with pytest.raises(NoUplinkError, match="a link-local address only"):
+        follow_ipv6(current, lonely("fe80::1/64"))
+
+
+def test_a_link_local_address_is_left_for_another_that_comes():
+    only_near, both = lonely("fe80::1/64"), lonely("fe80::1/64", "fd31::11/64")
+    current = pick(interfaces=(only_near,), ipv4=False, ipv6=True)
+    assert str(follow_ipv6(current, only_near).source_ipv6) == "fe80::1"
+    assert str(follow_ipv6(current, both).source_ipv6) == "fd31::11"
+    assert follow_uplink(current, UplinkWish(), (both,), ()) == replace(current, interface=both)
+    named = UplinkWish(ifaces=("fe80::1",))
+    assert follow_ipv6(current, both, named).source_ipv6 == current.source_ipv6
