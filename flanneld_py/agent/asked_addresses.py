@@ -97,7 +97,7 @@ class AskedAddresses:
         limit = self._limit
         if limit is None:
             return
-        monitor = NftMonitor(frozenset({limit.table}), frozenset({limit.port}))
+        monitor = NftMonitor(frozenset({limit.table}), limit.port)
         loop = asyncio.get_running_loop()
         loop.add_reader(monitor.fileno(), self._restore, limit, monitor)
         try:

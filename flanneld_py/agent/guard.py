@@ -71,7 +71,7 @@ class Guard(EntrySource):
             return
         from flanneld_py.kernel.nft_monitor import NftMonitor
 
-        monitor = NftMonitor(frozenset({self._table.name}), frozenset({self._table.port}))
+        monitor = NftMonitor(frozenset({self._table.name}), self._table.port)
         loop = asyncio.get_running_loop()
         loop.add_reader(monitor.fileno(), self._notice, monitor)
         try:

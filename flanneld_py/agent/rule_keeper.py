@@ -271,4 +271,4 @@ def _listen(driver: RuleDriver) -> NftMonitor | None:
         return None
     from flanneld_py.kernel.nft_monitor import NftMonitor
 
-    return NftMonitor(driver.tables, frozenset({driver.port}))
+    return NftMonitor(driver.tables, driver.port)

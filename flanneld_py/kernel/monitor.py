@@ -7,10 +7,6 @@ table to read again, so a lost one (ENOBUFS) is just "read everything again".
 from __future__ import annotations
 
 import errno
-import socket
-import struct
-import sys
-from array import array
 from contextlib import contextmanager
 from enum import IntEnum, auto
 from pathlib import Path
@@ -23,9 +19,9 @@ from flanneld_py.kernel import address, link, neighbour, netconf, netlink, nexth
 from flanneld_py.kernel.families import AF_BRIDGE
 from flanneld_py.kernel.miss import decode_miss
 from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, receive_each
+from flanneld_py.kernel.socket_filter import Holds, is_of_type, is_sent_by, leave_out
 
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Iterator
 
     from flanneld_py.core.entries import FdbEntry
@@ -43,14 +39,8 @@ _RTNLGRP_IPV4_NETCONF = 24
 _RTNLGRP_IPV6_NETCONF = 25
 _RTNLGRP_NEXTHOP = 32
 
-_SO_ATTACH_FILTER = 26
-_FILTER_STEP = struct.Struct("=HBBI")
-_FILTER_PROGRAM = struct.Struct("@HP")
-_BPF_LOAD_WORD = 0x20
-_BPF_LOAD_HALF = 0x28
-_BPF_LOAD_BYTE = 0x30
-_BPF_JUMP_EQUAL = 0x15
-_BPF_RETURN = 0x06
+_NEW_FORWARDING_ENTRY = is_of_type(neighbour.RTM_NEWNEIGH), Holds(AF_BRIDGE, 1, netlink.HEADER_SIZE)
+"""The kernel names nobody there."""
 
 _RECEIVE_BUFFER = 1 << 22
 """Bytes; a storm of some thousand notifications is borne before the kernel drops any."""
@@ -83,8 +73,8 @@ class Monitor:
     def __init__(self, own_port: int) -> None:
         """Begin to listen; what the netlink port `own_port` changed is left out where the kernel says who it was."""
         self._socket = open_netlink_socket(_RECEIVE_BUFFER)
-        self._own_port = own_port
-        _attach_filter(self._socket, _leave_out(own_port))
+        self._own = (is_sent_by(own_port),)
+        leave_out(self._socket, self._own)
         self._socket.setblocking(False)
         self._misses: list[Miss] = []
         self.is_drained = True
@@ -151,11 +141,11 @@ class Monitor:
     @contextmanager
     def overlooking_fdb(self) -> Iterator[None]:
         """Hear of no new forwarding entries meanwhile, for a caller who writes a great many and looks afterwards."""
-        _attach_filter(self._socket, _leave_out(self._own_port, fdb=True))
+        leave_out(self._socket, self._own, _NEW_FORWARDING_ENTRY)
         try:
             yield
         finally:
-            _attach_filter(self._socket, _leave_out(self._own_port))
+            leave_out(self._socket, self._own)
 
     def take_misses(self) -> list[Miss]:
         """Return what the kernel has asked for, as far as `read_changes` has read, and forget it."""
@@ -171,34 +161,6 @@ class Monitor:
         asked = decode_miss(message)
         if asked is not None and asked[0] in scope.devices.values():
             self._misses.append(asked[1])
-
-
-def _leave_out(port: int, *, fdb: bool = False) -> list[tuple[int, int, int, int]]:
-    """Return a filter that drops messages that name this port, rather than waking us for each of our own changes.
-
-    With `fdb` it drops those of new forwarding entries as well: the kernel names nobody there.
-    """
-    # nlmsg_pid lies 12 bytes into the message, nlmsg_type 4, and ndm_family behind the header.
-    steps = [(_BPF_LOAD_WORD, 0, 0, 12), (_BPF_JUMP_EQUAL, 4 if fdb else 0, 0 if fdb else 1, _swapped(port, 4))]
-    if fdb:
-        steps += [
-            (_BPF_LOAD_HALF, 0, 0, 4),
-            (_BPF_JUMP_EQUAL, 0, 3, _swapped(neighbour.RTM_NEWNEIGH, 2)),
-            (_BPF_LOAD_BYTE, 0, 0, netlink.HEADER_SIZE),
-            (_BPF_JUMP_EQUAL, 0, 1, AF_BRIDGE),
-        ]
-    return [*steps, (_BPF_RETURN, 0, 0, 0), (_BPF_RETURN, 0, 0, 0xFFFFFFFF)]
-
-
-def _swapped(number: int, size: int) -> int:
-    """Return a number of the machine's byte order as classic BPF reads it (linux/filter.h): in the network's."""
-    return int.from_bytes(number.to_bytes(size, sys.byteorder), "big")
-
-
-def _attach_filter(opened: _socket.socket, program: list[tuple[int, int, int, int]]) -> None:
-    steps = array("B", b"".join(_FILTER_STEP.pack(*step) for step in program))
-    address, length = steps.buffer_info()
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _FILTER_PROGRAM.pack(length // _FILTER_STEP.size, address))
 
 
 def describe_port(port: int) -> str:

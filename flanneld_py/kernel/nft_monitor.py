@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.kernel import netlink, nf_tables
 from flanneld_py.kernel.netlink_socket import join_group, receive_all
+from flanneld_py.kernel.socket_filter import is_sent_by, leave_out
 
 if TYPE_CHECKING:
     from flanneld_py.kernel.netlink import Message
@@ -17,14 +18,14 @@ _TABLE = 1
 
 
 class NftMonitor:
-    """Notifications about tables by name; what the netlink ports in `own_ports` change is left out."""
+    """Notifications about tables by name; what the netlink port `own_port` changes is left out."""
 
-    def __init__(self, tables: frozenset[str], own_ports: frozenset[int]) -> None:
+    def __init__(self, tables: frozenset[str], own_port: int) -> None:
         self._tables = tables
-        self._own_ports = own_ports
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nf_tables.NETLINK_NETFILTER
         )
+        leave_out(self._socket, (is_sent_by(own_port),))
         self._socket.bind((0, 0))
         join_group(self._socket, nf_tables.NFNLGRP_NFTABLES)
 
@@ -46,7 +47,7 @@ class NftMonitor:
             return self._tables
 
     def _changed_table(self, message: Message) -> str:
-        if message.kind == nf_tables.NEWGEN or message.port in self._own_ports:
+        if message.kind == nf_tables.NEWGEN:
             return ""
         named = netlink.decode_attributes(message.payload, nf_tables.GENERIC.size).get(_TABLE)
         table = "" if named is None else netlink.decode_text(named)
