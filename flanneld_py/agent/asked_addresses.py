@@ -38,6 +38,7 @@ class AskedAddresses:
         self._limit: MissLimit | None = None
         self._done: set[int] = set()
         self._is_doubtful = False
+        self._is_limit_doubtful = True
 
     def begin(self, device: str) -> int:
         """Have the kernel count what it asks for about a device; return the realm that the catch-all route needs."""
@@ -101,8 +102,12 @@ class AskedAddresses:
         loop = asyncio.get_running_loop()
         loop.add_reader(monitor.fileno(), self._restore, limit, monitor)
         try:
+            # Of what was done to it before, the monitor does not tell.
+            self._restore(limit, monitor)
             while True:
                 await asyncio.sleep(_LOOK_EVERY)
+                if self._is_limit_doubtful:
+                    self._restore(limit, monitor)
                 self._look(limit, take_unanswered)
         finally:
             loop.remove_reader(monitor.fileno())
@@ -110,22 +115,26 @@ class AskedAddresses:
             limit.close()
 
     def _restore(self, limit: MissLimit, monitor: NftMonitor) -> None:
+        """Have the limit as it should be if others may have changed it; what fails is tried again at the next look."""
         try:
-            if monitor.read_changed() and limit.ensure():
+            self._is_limit_doubtful |= bool(monitor.read_changed())
+            if self._is_limit_doubtful and limit.ensure():
                 log.info("limit of what the kernel asks for restored: table=%s", limit.table)
+            self._is_limit_doubtful = False
         except OSError as error:
             log.warning("limit of what the kernel asks for not restored: reason=%s", error)
 
     def _look(self, limit: MissLimit, take_unanswered: Callable[[], Iterable[Miss]]) -> None:
+        was_doubtful, self._is_doubtful = self._is_doubtful, False
         try:
             asked = limit.read()
-            if not asked and not self._is_doubtful:
+            if not asked and not was_doubtful:
                 return
-            self._is_doubtful = False
             # An address is counted before its neighbour is made: what is not unanswered now will never be.
             over = asked.difference(miss.address for miss in take_unanswered())
         except KernelError as error:
             log.debug("addresses asked for not looked at: reason=%s", error)
+            self._is_doubtful |= was_doubtful
             return
         self._done -= over
         if over:

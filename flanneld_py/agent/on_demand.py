@@ -152,12 +152,13 @@ class OnDemand:
 
     def take_unanswered_misses(self) -> None:
         """Look up what the kernel has asked for while its question could not be heard."""
-        for family in self._parts:
+        for family, part in self._parts.items():
             try:
                 self._take_unanswered(family)
             except KernelError as error:
-                # As when the table changes during each of many reads: the kernel gives up by itself, and asks again.
+                # As when the table changes during each of many reads.
                 log.debug("unanswered misses not read: reason=%s", error)
+                part.asked.doubt()
 
     def _take_unanswered(self, family: int) -> list[Miss]:
         device = self._ground.ground.devices.get(family) if self._tasks is not None else None
@@ -270,8 +271,8 @@ class OnDemand:
                 if not refuse(self._sock, device, concerned):
                     part.asked.doubt()
             except OSError as error:
-                # The kernel gives up by itself, in its own time.
                 log.warning("misses not refused: reason=%s", error)
+                part.asked.doubt()
             else:
                 part.asked.note_done(concerned)
 

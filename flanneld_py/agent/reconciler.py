@@ -20,7 +20,7 @@ from flanneld_py.agent.table_reader import TableReader
 from flanneld_py.agent.table_sums import TableSums
 from flanneld_py.agent.table_writer import TableWriter
 from flanneld_py.agent.wanted import EntryChange, Wanted
-from flanneld_py.core.entries import Kind, entry_key, entry_kind
+from flanneld_py.core.entries import Kind
 from flanneld_py.core.peer import OWN_MAC
 from flanneld_py.core.plan import TableDiff, order
 from flanneld_py.kernel.monitor import Change
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flanneld_py.agent.drift import MissAnswerer
     from flanneld_py.agent.ground import GroundKeeper
     from flanneld_py.backends.backend import EntrySource
-    from flanneld_py.core.entries import Entry, Key
+    from flanneld_py.core.entries import Entry
     from flanneld_py.core.lease_event import LeaseEvent, LeasePut
     from flanneld_py.core.lease_table import LeaseTable
     from flanneld_py.core.peer import Peer
@@ -80,7 +80,6 @@ class Reconciler:
         self._reader = TableReader(keeper, self._driven)
         self._writer = TableWriter(sock, self._driven, self._notice, rng)
         self._sums = TableSums()
-        self._written_ahead: set[tuple[Kind, Key]] = set()
         self._dirty: set[Change] = {Change.DEVICE, Change.UNDERLAY}
         self._wake = asyncio.Event()
         self._rebased = asyncio.Event()
@@ -152,10 +151,10 @@ class Reconciler:
         self._write_ahead(EntryChange(before, after))
 
     def _write_ahead(self, change: EntryChange) -> None:
-        # What a pass under way has planned for these objects is out of date.
-        self._written_ahead.update((entry_kind(entry), entry_key(entry)) for entry in (*change.before, *change.after))
         try:
-            self._writer.apply_now(change.plan())
+            if not self._writer.apply_now(change.plan()):
+                # Whoever sleeps knows of nothing that is to be tried again.
+                self._wake.set()
         except OSError as error:
             log.warning("not written at once: reason=%s", error)
             self._dirty |= self._tables
@@ -267,6 +266,7 @@ class Reconciler:
         await self._follow_leases()
         if kinds:
             await self._compare_tables(kinds)
+        self._writer.begin_plan()
         await self._writer.apply(order(self.retries.due(time.monotonic())))
         doubtful = {Change(kind) for kind in self._writer.take_doubtful()}
         if doubtful:
@@ -310,8 +310,8 @@ class Reconciler:
     async def _follow_leases(self) -> None:
         """Bring the kernel to what the leases that have changed say."""
         for change in self._wanted.take_changes():
-            self._written_ahead.clear()
-            await self._writer.apply(change.plan(), self._written_ahead)
+            self._writer.begin_plan()
+            await self._writer.apply(change.plan())
             self._sums.change(change.before, change.after)
 
     async def _compare_tables(self, kinds: list[Kind]) -> None:
@@ -322,15 +322,16 @@ class Reconciler:
         """
         is_new = self._keeper.device_is_new
         deletes: list[Operation] = []
-        self._written_ahead.clear()
+        # All of this at once: what is written ahead from here on, and may be refused, is in no plan of this pass.
+        self._writer.begin_plan()
+        self.retries.forget(kinds)
         tell_whole = self._wanted.whole()
         self._sums.begin(kinds)
         with self.drift.overlooking_fdb() if is_new else nullcontext():
             for group in [kinds] if is_new else [[kind] for kind in kinds]:
                 diff = TableDiff({kind: await self._reader.read(kind) for kind in group})
-                self.retries.forget(group)
                 for wanted in tell_whole():
-                    await self._writer.apply(order(diff.replaces(wanted)), self._written_ahead)
+                    await self._writer.apply(order(diff.replaces(wanted)))
                 self._sums.add(diff.sums)
                 deletes += diff.deletes()
         if is_new and not await self._is_as_wanted(Kind.FDB):
@@ -338,7 +339,7 @@ class Reconciler:
             self._dirty.add(Change.FDB)
             self._wake.set()
         if time.monotonic() >= self.leases.prune_after:
-            await self._writer.apply(order(deletes), self._written_ahead)
+            await self._writer.apply(order(deletes))
         elif deletes:
             # The sums are not as wanted, so these are found again by the next resync.
             log.warning("store has no leases of others: entries of former peers stay for now: count=%d", len(deletes))

@@ -23,7 +23,6 @@ from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from flanneld_py.agent.driven_tables import DrivenTables
     from flanneld_py.core.entries import Key, Kind
@@ -67,18 +66,21 @@ class TableWriter:
         self.counts = ReconcileCounts()
         self.own_fdb: set[tuple[int, FdbEntry]] = set()
         self._doubtful: set[Kind] = set()
+        self._written_ahead: dict[tuple[Kind, Key], Operation] = {}
 
     def take_doubtful(self) -> set[Kind]:
         """Return the tables that may hold more than was written, since the last call."""
         doubtful, self._doubtful = self._doubtful, set()
         return doubtful
 
-    async def apply(
-        self, operations: Sequence[Operation], outdated: AbstractSet[tuple[Kind, Key]] = frozenset()
-    ) -> None:
+    def begin_plan(self) -> None:
+        """Take note that what is applied from now on is planned by what has been written so far."""
+        self._written_ahead.clear()
+
+    async def apply(self, operations: Sequence[Operation]) -> None:
         """Apply operations in their order. What fails does not stop the others.
 
-        Objects in `outdated`, which may grow meanwhile, are left as they are.
+        Objects that were written ahead since the plan began are left as they are.
         """
         for table, run in self._runs(operations):
             start = 0
@@ -86,15 +88,30 @@ class TableWriter:
                 size = self._driven.batch_size(table) if table else self._size
                 batch = run[start : start + size]
                 start += size
-                if outdated:
-                    batch = [one for one in batch if (one.kind, entry_key(one.entry)) not in outdated]
+                if self._written_ahead:
+                    batch = self._without_outdated(batch)
                 self._apply_batch(table, batch)
                 await asyncio.sleep(0)
 
-    def apply_now(self, operations: Sequence[Operation]) -> None:
-        """Apply a few operations at once, without letting the event loop run in between."""
-        for table, run in self._runs(operations):
-            self._apply_batch(table, run)
+    def _without_outdated(self, batch: Sequence[Operation]) -> Sequence[Operation]:
+        kept: list[Operation] = []
+        for one in batch:
+            latest = self._written_ahead.get((one.kind, entry_key(one.entry)))
+            if latest is None:
+                kept.append(one)
+            elif latest.delete and latest != one:
+                # A delete does not find what has another protocol; it may be that which this operation is against.
+                self._doubtful.add(one.kind)
+        return kept
+
+    def apply_now(self, operations: Sequence[Operation]) -> bool:
+        """Apply a few operations at once, ahead of the plan under way.
+
+        Returns whether that is all: else some are to be tried again, or a table is doubtful.
+        """
+        self._written_ahead.update(((one.kind, entry_key(one.entry)), one) for one in operations)
+        done = [self._apply_batch(table, run) for table, run in self._runs(operations)]
+        return all(done)
 
     def _runs(self, operations: Sequence[Operation]) -> Iterator[tuple[str, Sequence[Operation]]]:
         """Cut operations where the next one is written by somebody else; the kernel's own tables have no name."""
@@ -104,27 +121,34 @@ class TableWriter:
         for table, run in groupby(operations, table_of):
             yield table, list(run)
 
-    def _apply_batch(self, table: str, batch: Sequence[Operation]) -> None:
+    def _apply_batch(self, table: str, batch: Sequence[Operation]) -> bool:
         failed = self._driven.apply(table, batch) if table else self._apply_to_kernel(batch)
         self.counts.operations += len(batch)
-        self._doubtful |= self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
+        doubtful = self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
+        self._doubtful |= doubtful
         for index, (errno, reason) in failed.items():
             self.note_failure(batch[index], errno, reason)
+        if not table:
+            # Not earlier: what is noticed may have us write the same objects anew, and fail.
+            self._notice_own(batch)
+        return not failed and not doubtful
 
     def _apply_to_kernel(self, batch: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:
-        # What is noticed may have us write something else in between.
+        began = time.monotonic()
+        failed = apply_batch(self._sock, batch)
+        self._pace(len(batch), time.monotonic() - began)
+        return failed
+
+    def _notice_own(self, batch: Sequence[Operation]) -> None:
+        # One of these calls may come inside another.
         before = self.own_fdb
         self.own_fdb = before | {
             (RTM_DELNEIGH if operation.delete else RTM_NEWNEIGH, operation.entry)
             for operation in batch
             if isinstance(operation.entry, FdbEntry)
         }
-        began = time.monotonic()
-        failed = apply_batch(self._sock, batch)
-        self._pace(len(batch), time.monotonic() - began)
         self._notice()
         self.own_fdb = before
-        return failed
 
     def _pace(self, count: int, seconds: float) -> None:
         """Choose the next batch's size: what an operation takes depends on the kernel, and on how full a table is."""

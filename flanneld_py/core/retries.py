@@ -60,7 +60,7 @@ class RetryQueue:
         return doubtful
 
     def forget(self, kinds: Iterable[Kind]) -> None:
-        """Forget the failures in tables that have been read anew: what is still wrong is planned anew."""
+        """Forget the failures in tables that are about to be read anew: what is still wrong is planned anew."""
         chosen = set(kinds)
         self._failures = {key: failure for key, failure in self._failures.items() if key[0] not in chosen}
 

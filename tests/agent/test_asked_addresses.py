@@ -161,6 +161,57 @@ async def test_table_that_others_take_away_is_restored(node, host, far, sender, 
     await is_reached(far, sender, "10.5.2.7")
 
 
+async def test_table_that_goes_as_soon_as_it_is_made_is_restored(node, host, monkeypatch):
+    ensure, texts = MissLimit.ensure, []
+
+    def ensure_and_lose(limit):
+        done = ensure(limit)
+        if not texts:
+            texts.append(host.ip("list ruleset", "nft"))
+            host.ip("flush ruleset", "nft")
+        return done
+
+    monkeypatch.setattr(MissLimit, "ensure", ensure_and_lose)
+    await node.ready()
+    await until(lambda: [host.ip("list ruleset", "nft")] == texts)
+
+
+async def test_table_that_the_kernel_refuses_to_restore_is_tried_again(node, host, monkeypatch, caplog):
+    monkeypatch.setattr(asked_addresses, "_LOOK_EVERY", 0.02)
+    await node.ready()
+    before = host.ip("list ruleset", "nft")
+    ensure, errors = MissLimit.ensure, [KernelError(errno.ENOMEM, "write table", "Out of memory")]
+
+    def refuse_once(limit):
+        if errors:
+            raise errors.pop()
+        return ensure(limit)
+
+    monkeypatch.setattr(MissLimit, "ensure", refuse_once)
+    host.ip("flush ruleset", "nft")
+    await until(lambda: host.ip("list ruleset", "nft") == before)
+    assert "limit of what the kernel asks for not restored" in caplog.text
+    assert "Out of memory" in caplog.text
+
+
+async def test_doubt_stays_while_the_kernel_cannot_be_asked(node):
+    await node.ready()
+    asked, looks = node.on_demand._parts[IPV4].asked, []
+
+    def break_off():
+        raise KernelError(errno.EAGAIN, "read unanswered misses", "the table changed during each of many reads")
+
+    def find_nothing():
+        looks.append(1)
+        return []
+
+    asked.doubt()
+    asked._look(asked._limit, break_off)
+    asked._look(asked._limit, find_nothing)
+    asked._look(asked._limit, find_nothing)
+    assert len(looks) == 1
+
+
 async def test_realm_of_the_catch_all_is_restored(node, host):
     await node.ready()
     assert realm(host) == [119]

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from flanneld_py.agent import on_demand
+from flanneld_py.core.entries import Kind
 from flanneld_py.core.lease import encode_attrs
 from flanneld_py.core.misses import Miss
 from tests.agent.on_demand_node import FarSide, NodeHost, OnDemandNode, Sender, number_of, public_ip
 from tests.agent.reconciled_node import ReconciledNode, make_lease
+from tests.agent.vandals import RefusingSocket
 from tests.fakes.memory_store import MemoryStore
-from tests.host import IPV4, number
+from tests.host import IPV4, number, parse_prefix
 from tests.waiting import until
 
 pytestmark = pytest.mark.kernel
@@ -574,6 +576,72 @@ async def test_miss_that_is_answered_while_tables_are_compared(node, host, far, 
     await node.settled()
     await node.follows(*leases)
     assert node.is_running()
+
+
+# What is written at once, and refused or overtaken: nobody tells of it, and no resync comes here
+
+NOBODYS = parse_prefix("10.5.9.0/24")
+
+
+@pytest.fixture
+def refusals(host, monkeypatch):
+    sock = RefusingSocket(host.sock)
+    monkeypatch.setattr(host, "sock", sock)
+    return sock.refusals
+
+
+def while_read(node, monkeypatch, which, act):
+    """Have `act` called, once, when the reconciler has read a table and not yet done anything about it."""
+    read, acts = node.reconciler._reader.read, [act]
+
+    async def read_and_act(kind):
+        table = await read(kind)
+        if kind == which and acts:
+            acts.pop()()
+        return table
+
+    monkeypatch.setattr(node.reconciler._reader, "read", read_and_act)
+
+
+async def test_routes_that_the_kernel_refuses_to_change_at_once_are_tried_again(refusals, node):
+    catch_all = node.on_demand._parts[IPV4].catch_all
+    refusals.append(errno.ENOMEM)
+    catch_all.note_nobodys(NOBODYS)
+    assert not refusals
+    await until(lambda: node.unreachable() == {str(NOBODYS)})
+    refusals.append(errno.ENOMEM)
+    catch_all.note_leased(NOBODYS)
+    assert not refusals
+    await until(lambda: not node.unreachable())
+
+
+@pytest.mark.parametrize("which", [Kind.NEIGHBOUR, Kind.ROUTE])
+@pytest.mark.parametrize("is_leased", [False, True])
+async def test_routes_that_are_refused_while_tables_are_read_are_tried_again(
+    refusals, node, host, monkeypatch, which, is_leased
+):
+    catch_all = node.on_demand._parts[IPV4].catch_all
+    if is_leased:
+        catch_all.note_nobodys(NOBODYS)
+
+    def change():
+        refusals.append(errno.ENOMEM)
+        (catch_all.note_leased if is_leased else catch_all.note_nobodys)(NOBODYS)
+
+    while_read(node, monkeypatch, which, change)
+    host.ip("neigh replace 10.5.20.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud permanent")
+    host.ip("route add 10.5.20.0/24 dev flannel.1")
+    await until(lambda: "10.5.20.0/24" not in host.routes())
+    assert not refusals
+    await until(lambda: node.unreachable() == (set() if is_leased else {str(NOBODYS)}))
+
+
+async def test_route_of_others_goes_that_stands_where_ours_went_while_routes_were_read(node, host, monkeypatch):
+    catch_all = node.on_demand._parts[IPV4].catch_all
+    catch_all.note_nobodys(NOBODYS)
+    while_read(node, monkeypatch, Kind.ROUTE, lambda: catch_all.note_leased(NOBODYS))
+    host.ip(f"route replace {NOBODYS} dev flannel.1 proto boot")
+    await until(lambda: str(NOBODYS) not in host.routes())
 
 
 # Restart, and the other mode

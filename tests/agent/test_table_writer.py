@@ -1,13 +1,17 @@
-"""How many operations go into one system call: as many as the kernel carries out in a short time."""
+"""How many operations go into one system call: as many as the kernel carries out in a short time; what goes ahead."""
 
+import errno
 import random
 from types import SimpleNamespace
+
+import pytest
 
 from flanneld_py.agent import table_writer
 from flanneld_py.agent.driven_tables import DrivenTables
 from flanneld_py.agent.table_writer import TableWriter
-from flanneld_py.core.entries import FdbEntry, Kind
+from flanneld_py.core.entries import UNREACHABLE, FdbEntry, Kind, Route
 from flanneld_py.core.plan import Operation
+from flanneld_py.core.prefix import Prefix
 
 OPERATIONS = [Operation(Kind.FDB, False, FdbEntry(7, number.to_bytes(6, "big"), 4, number)) for number in range(5000)]
 
@@ -45,3 +49,57 @@ async def test_a_kernel_that_is_slow_does_not_hold_up_the_daemon(monkeypatch):
 
 async def test_in_between_the_size_stays(monkeypatch):
     assert set(await write(monkeypatch, 5e-5)) == {40}
+
+
+ROUTES = [Route(Prefix(4, number << 8, 24), 0, 0, 0, 0, onlink=False, type=UNREACHABLE) for number in range(100)]
+REPLACES, DELETES = ([Operation(Kind.ROUTE, delete, route) for route in ROUTES] for delete in (False, True))
+
+
+async def write_while(monkeypatch, operations, ahead, refuses=frozenset()):
+    """Write operations, some others ahead after the first batch; return the writer and what has been written."""
+    written, pending = [], [ahead]
+
+    def apply(_, batch):
+        written.extend(one for one in batch if one not in refuses)
+        return {index: (errno.ENOMEM, "no memory") for index, one in enumerate(batch) if one in refuses}
+
+    def notice():
+        if pending:
+            writer.apply_now(pending.pop())
+
+    monkeypatch.setattr(table_writer, "apply_batch", apply)
+    writer = TableWriter(None, DrivenTables(()), notice, random.Random(0))  # noqa: S311
+    await writer.apply(operations)
+    return writer, written
+
+
+async def test_what_is_written_ahead_stays(monkeypatch):
+    writer, written = await write_while(monkeypatch, DELETES, REPLACES[-1:])
+    assert DELETES[-1] not in written
+    assert REPLACES[-1] in written
+    assert not writer.take_doubtful()
+
+
+async def test_what_is_deleted_ahead_stays_away(monkeypatch):
+    writer, written = await write_while(monkeypatch, DELETES, DELETES[-1:])
+    assert written.count(DELETES[-1]) == 1
+    assert not writer.take_doubtful()
+
+
+@pytest.mark.parametrize("planned", [REPLACES[-1], DELETES[-1]._replace(entry=ROUTES[-1]._replace(protocol=3))])
+async def test_table_is_doubtful_where_a_delete_ahead_may_not_have_found_what_a_plan_is_against(monkeypatch, planned):
+    writer, written = await write_while(monkeypatch, [*REPLACES[:-1], planned], DELETES[-1:])
+    assert planned not in written
+    assert writer.take_doubtful() == {Kind.ROUTE}
+
+
+async def test_what_a_new_plan_says_is_written(monkeypatch):
+    writer, written = await write_while(monkeypatch, REPLACES[:-1], DELETES[-1:])
+    writer.begin_plan()
+    await writer.apply(REPLACES[-1:])
+    assert written[-1] == REPLACES[-1]
+
+
+async def test_failure_of_what_is_written_ahead_outlives_the_batch_before(monkeypatch):
+    writer, _ = await write_while(monkeypatch, REPLACES[:1], DELETES[:1], refuses={DELETES[0]})
+    assert [failure.operation for failure in writer.retries] == DELETES[:1]
