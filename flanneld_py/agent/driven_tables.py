@@ -7,18 +7,21 @@ wanted in it is written again; what it cannot write is refused entry by entry.
 from __future__ import annotations
 
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from flanneld_py.core.entries import DrivenEntry, entry_key
+from flanneld_py.core.entries import DrivenEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from flanneld_py.core.driver import TableDriver
-    from flanneld_py.core.entries import Entry, Key
     from flanneld_py.core.plan import Operation
 
 log = logging.getLogger(__name__)
+
+_READ_AT_ONCE = 1000
+"""Entries read before others may run: some milliseconds."""
 
 
 class DrivenTables:
@@ -35,25 +38,27 @@ class DrivenTables:
     def __bool__(self) -> bool:
         return bool(self._drivers)
 
-    def read(self) -> dict[Key, Entry]:
-        """Return what the tables hold, those left out that cannot be read now."""
-        return {entry_key(entry): entry for driver in self._drivers.values() for entry in self._read(driver)}
+    def read_steps(self) -> Iterator[Sequence[DrivenEntry]]:
+        """Yield what the tables hold in pieces, between which others may run; what cannot be read now is left out."""
+        for driver in self._drivers.values():
+            yield from self._read_steps(driver)
 
-    def digest(self) -> int | None:
-        """Return the sum of the hashes of all entries; None if a table cannot be read."""
-        digest = sum(hash(entry) for driver in self._drivers.values() for entry in self._read(driver))
-        return None if self._unread else digest
+    @property
+    def is_readable(self) -> bool:
+        """Whether all tables could be read when they were last read."""
+        return not self._unread
 
-    def _read(self, driver: TableDriver) -> Iterable[DrivenEntry]:
+    def _read_steps(self, driver: TableDriver) -> Iterator[Sequence[DrivenEntry]]:
         try:
-            entries = driver.read()
+            entries = iter(driver.read())
+            while piece := list(islice(entries, _READ_AT_ONCE)):
+                yield piece
         except OSError as error:
             if self._unread.get(driver.table) != str(error):
                 self._unread[driver.table] = str(error)
                 log.warning("table not read: table=%s reason=%s", driver.table, error)
-            return ()
-        self._unread.pop(driver.table, None)
-        return entries
+        else:
+            self._unread.pop(driver.table, None)
 
     def batch_size(self, table: str) -> int:
         """Return how many operations on a table go at once."""

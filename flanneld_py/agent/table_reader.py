@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from flanneld_py.core.entries import Kind
+from flanneld_py.core.entries import Kind, entry_key
 from flanneld_py.kernel.dataplane import digest_steps, read_steps
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
@@ -31,18 +31,24 @@ class TableReader:
 
     async def read(self, kind: Kind) -> Table:
         """Return our entries of one kind by key. Raises KernelError."""
-        if kind == Kind.DRIVEN:
-            return self._driven.read()
         table: Table = {}
+        if kind == Kind.DRIVEN:
+            for piece in self._driven.read_steps():
+                table.update((entry_key(entry), entry) for entry in piece)
+                await asyncio.sleep(0)
+            return table
         for table in read_steps(self._socket, self._keeper.scope, kind):  # noqa: B007 - the last one is complete
             await asyncio.sleep(0)
         return table
 
     async def digest(self, kind: Kind) -> int | None:
         """Return the sum of the hashes of our entries of one kind, None if it cannot be told. Raises KernelError."""
-        if kind == Kind.DRIVEN:
-            return self._driven.digest()
         digest = 0
+        if kind == Kind.DRIVEN:
+            for piece in self._driven.read_steps():
+                digest += sum(map(hash, piece))
+                await asyncio.sleep(0)
+            return digest if self._driven.is_readable else None
         for digest in digest_steps(self._socket, self._keeper.scope, kind):  # noqa: B007 - the last one is complete
             await asyncio.sleep(0)
         return digest

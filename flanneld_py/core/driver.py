@@ -30,7 +30,10 @@ class TableDriver(Protocol):
         ...
 
     def read(self) -> Iterable[DrivenEntry]:
-        """Return what the table holds of ours: what is not wanted of it will be deleted. Raises OSError."""
+        """Return what the table holds of ours: what is not wanted of it will be deleted. Raises OSError.
+
+        What is many is read as it is asked for, and operations may be applied meanwhile.
+        """
         ...
 
     def apply(self, operations: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:

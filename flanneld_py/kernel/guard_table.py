@@ -21,7 +21,8 @@ from flanneld_py.kernel.nf_expressions import load_meta
 from flanneld_py.kernel.nf_tables_socket import NfTables, drop_table, read_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from flanneld_py.core.entries import DrivenEntry
     from flanneld_py.core.plan import Operation
@@ -53,18 +54,20 @@ class GuardTable:
         """Close the socket; the guard stays."""
         self._opened.close()
 
-    def read(self) -> list[DrivenEntry]:
-        """Return who is admitted; makes the table, and the sets that it lacks. Raises KernelError."""
+    def read(self) -> Iterator[DrivenEntry]:
+        """Return who is admitted; makes the table, and the sets that it lacks. Raises KernelError, as reading may."""
         there = guard_members.read_sets(self._opened, self._name)
         self._lengths |= there
         missing = self._lengths - there
         if missing:
             self._execute([nf_tables.new_table(INET, self._name), *map(self._new_set, sorted(missing))])
-        return [
-            admission(family, outer, Prefix(family, inner, length))
-            for family, length in sorted(there)
-            for outer, inner in guard_members.read_members(self._opened, self._name, family, length)
-        ]
+        return self._read_sets(there)
+
+    def _read_sets(self, there: AbstractSet[tuple[int, int]]) -> Iterator[DrivenEntry]:
+        # One set at a time, by the socket that all else goes by: in between it is free.
+        for family, length in sorted(there):
+            for outer, inner in guard_members.read_members(self._opened, self._name, family, length):
+                yield admission(family, outer, Prefix(family, inner, length))
 
     def apply(self, operations: Sequence[Operation]) -> Mapping[int, tuple[int, str]]:
         """Carry out operations all together, or if that fails one by one; return what failed."""

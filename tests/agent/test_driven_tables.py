@@ -205,15 +205,26 @@ async def test_what_is_written_ahead_reaches_drivers_at_once(make_node, driver):
     assert ("ahead",) not in driver.held
 
 
-def test_digest_is_unknown_while_a_table_cannot_be_read(driver):
+def test_table_that_cannot_be_read_is_known_as_such(driver):
     tables = DrivenTables([driver])
-    assert tables.digest() == 0
-    driver.broken = True
-    assert tables.digest() is None
-    assert tables.read() == {}
-    driver.broken = False
     driver.held = {(1,): None}
-    assert tables.digest() == hash(DrivenEntry("guests", (1,)))
+    driver.broken = True
+    assert list(tables.read_steps()) == []
+    assert not tables.is_readable
+    driver.broken = False
+    assert list(tables.read_steps()) == [[DrivenEntry("guests", (1,))]]
+    assert tables.is_readable
+
+
+def test_table_that_fails_while_it_is_read_is_known_as_such(driver):
+    def read():
+        yield DrivenEntry("guests", (1,))
+        raise OSError(errno.EIO, "the rest is lost")
+
+    driver.read = read
+    tables = DrivenTables([driver])
+    list(tables.read_steps())
+    assert not tables.is_readable
 
 
 def test_driver_that_cannot_be_reached_refuses_each_operation(driver):

@@ -309,7 +309,7 @@ def test_entries_are_read_back_as_they_were_written(wire):
 
 def test_what_is_let_in_is_counted_once_by_who_sent_it(wire, family):
     guarded = Guarded(wire)
-    admitted = guarded.table.read()
+    admitted = list(guarded.table.read())
     packets = [
         outer(family, MEMBER[family]) / vxlan(inner(family, POD[family])),
         outer(family, MEMBER[family]) / vxlan(inner(family, MEMBER[family])),
@@ -328,7 +328,7 @@ def test_what_is_let_in_is_counted_once_by_who_sent_it(wire, family):
     }
     assert set(counted) == {(kind, number(host[kind])) for kind in (4, 6) for host in (MEMBER, OTHER)}
     # Who is admitted is the same, and admitting again does not set the counters back.
-    assert guarded.table.read() == admitted
+    assert list(guarded.table.read()) == admitted
     assert not guarded.table.arm()
     guarded.admit(family, MEMBER[family], SUBNET[family])
     assert wire.node.run(read_received, "flannel.1") == counted
@@ -340,7 +340,7 @@ def test_what_counts_nothing_is_read_all_the_same(wire, monkeypatch):
     new_set = nf_tables.new_set
     monkeypatch.setattr(nf_tables, "new_set", lambda *given, **kinds: new_set(*given, **kinds | {"counted": False}))
     guarded = Guarded(wire)
-    assert len(guarded.table.read()) == 8
+    assert len(list(guarded.table.read())) == 8
     assert wire.node.run(read_received, "flannel.1") == {}
 
 
@@ -368,7 +368,7 @@ def test_it_is_written_once_and_again_only_where_it_differs(wire):
     nft("insert rule inet flannel-guard-flannel.1 input accept")
     assert guarded.table.arm()
     nft("delete table inet flannel-guard-flannel.1")
-    assert guarded.table.read() == []
+    assert list(guarded.table.read()) == []
     assert guarded.table.arm()
     assert not guarded.table.arm()
 
