@@ -24,6 +24,9 @@ BUSY = frozenset({errno.EBUSY})
 TAKEN = frozenset({errno.EADDRINUSE})
 """A port that somebody else has."""
 
+LOST = frozenset({errno.ENOBUFS})
+"""Notifications that a socket had no room for."""
+
 UNKNOWN_OPTION = frozenset({errno.ENOPROTOOPT})
 """A socket option that an older kernel does not know."""
 

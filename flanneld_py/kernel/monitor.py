@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flanneld_py.core.entries import Kind
 from flanneld_py.core.misses import MOST_WAITING
 from flanneld_py.core.prefix import IPV6, Prefix
-from flanneld_py.kernel import address, link, neighbour, netconf, netlink, nexthop, route
+from flanneld_py.kernel import address, errnos, link, neighbour, netconf, netlink, nexthop, route
 from flanneld_py.kernel.families import AF_BRIDGE
 from flanneld_py.kernel.miss import decode_miss
 from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, receive_each
@@ -131,7 +131,7 @@ class Monitor:
                     return changes
             self.is_drained = True
         except OSError as error:
-            if error.errno != errno.ENOBUFS:
+            if error.errno not in errnos.LOST:
                 raise
             self._lost_misses = True
             self.is_drained = True

@@ -231,14 +231,25 @@ def join_group(opened: _socket.socket, group: int) -> None:
 
 def receive_each(opened: _socket.socket) -> Iterator[memoryview]:
     """Yield what each read of a socket that holds notifications returns; never wait. Raises OSError, ENOBUFS if some
-    were lost.
+    were lost: whatever happens from then on is told again.
     """
+    lost: OSError | None = None
     while True:
         try:
             data = opened.recv(_NOTIFICATIONS_SIZE, _socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
-        yield memoryview(data)
+            break
+        except OSError as error:
+            if error.errno not in errnos.LOST:
+                raise
+            # Until the socket is empty the kernel drops all that comes, and says so no more (net/netlink/af_netlink.c,
+            # netlink_overrun).
+            lost = error
+        else:
+            if lost is None:
+                yield memoryview(data)
+    if lost is not None:
+        raise lost
 
 
 def receive_all(opened: _socket.socket) -> Iterator[Message]:

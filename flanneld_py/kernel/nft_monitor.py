@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import TYPE_CHECKING
 
-from flanneld_py.kernel import netlink, nf_tables
+from flanneld_py.kernel import errnos, netlink, nf_tables
 from flanneld_py.kernel.netlink_socket import join_group, receive_all
 from flanneld_py.kernel.socket_filter import is_sent_by, leave_out
 
@@ -42,7 +41,7 @@ class NftMonitor:
         try:
             return frozenset(table for message in receive_all(self._socket) if (table := self._changed_table(message)))
         except OSError as error:
-            if error.errno != errno.ENOBUFS:
+            if error.errno not in errnos.LOST:
                 raise
             return self._tables
 

@@ -69,3 +69,13 @@ def test_what_is_lost_counts_as_changed(node):
     assert not monitor.read_changed()
     others.admit(MORE_THAN_A_SOCKET_HOLDS, OTHER_TABLE)
     assert monitor.read_changed() == {TABLE}
+    assert not monitor.read_changed()
+
+
+def test_what_is_changed_after_a_loss_is_heard(node):
+    _, others, monitor = node
+    others.make(OTHER_TABLE)
+    others.admit(MORE_THAN_A_SOCKET_HOLDS, OTHER_TABLE)
+    assert monitor.read_changed() == {TABLE}
+    others.admit(range(10))
+    assert monitor.read_changed() == {TABLE}
