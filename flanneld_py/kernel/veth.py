@@ -27,21 +27,26 @@ def encode_create(near: VethEnd, far: VethEnd, *, mtu: int, master: int, far_nam
 
     `far_namespace` is a descriptor; `mtu` is of both ends in bytes, 0 leaves the kernel's default. The request fails
     with EEXIST if either name is taken, and then makes nothing.
+
+    Each end has one queue, as without a word about it; but then the kernel makes one for each CPU and takes those that
+    are left over away, and waits for it while nobody else may change a device (drivers/net/veth.c, veth_init_queues).
     """
-    mtu_attributes = [netlink.encode_u32(links.IFLA_MTU, mtu)] if mtu else []
+    both = [netlink.encode_u32(kind, 1) for kind in (links.IFLA_NUM_TX_QUEUES, links.IFLA_NUM_RX_QUEUES)]
+    if mtu:
+        both.append(netlink.encode_u32(links.IFLA_MTU, mtu))
     peer = links.link_message(
         0,
         netlink.encode_text(links.IFLA_IFNAME, far.name),
         netlink.encode_attribute(links.IFLA_ADDRESS, far.mac),
         netlink.encode_u32(links.IFLA_NET_NS_FD, far_namespace),
-        *mtu_attributes,
+        *both,
     )
     payload = links.link_message(
         0,
         netlink.encode_text(links.IFLA_IFNAME, near.name),
         netlink.encode_attribute(links.IFLA_ADDRESS, near.mac),
         netlink.encode_u32(links.IFLA_MASTER, master),
-        *mtu_attributes,
+        *both,
         netlink.encode_nested(
             links.IFLA_LINKINFO,
             netlink.encode_text(links.IFLA_INFO_KIND, KIND),

@@ -51,6 +51,13 @@ def test_both_ends_are_as_wanted_in_their_namespaces(namespace, make_namespace):
     assert far.get_attr("IFLA_LINK") == near["index"]
 
 
+def test_each_end_has_one_queue_from_the_first(namespace, make_namespace):
+    pod = make_namespace()
+    make(namespace, pod)
+    for found in (namespace.run(read_link, NEAR.name), pod.run(read_link, FAR.name)):
+        assert (found.get_attr("IFLA_NUM_TX_QUEUES"), found.get_attr("IFLA_NUM_RX_QUEUES")) == (1, 1)
+
+
 def test_mtu_0_leaves_the_default(namespace, make_namespace):
     pod = make_namespace()
     make(namespace, pod, mtu=0)
