@@ -285,23 +285,25 @@ class Reconciler:
             self.grounded.set()
             # What was told meanwhile, most of it about our own mending, belongs to this pass.
             dirty |= self._dirty | (self._tables if doubtful else frozenset())
-            self._dirty = set()
+            self._dirty &= {Change.DEVICE}
         if (is_resync or Change.UNDERLAY in dirty) and self._keeper.look_at_underlay():
             dirty |= self._tables
         return dirty
 
     def _mend_devices(self) -> bool:
         # What we change here is told to us as well; so once more after that has been read, until all is as it should.
-        changed = False
-        for _ in range(_DEVICE_TRIES):
+        for tries in range(_DEVICE_TRIES):
             if not self._keeper.mend_devices():
-                break
-            changed = True
+                return tries > 0
             changes = self.drift.read(self._writer.own_fdb) - {Change.DEVICE}
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
             self._dirty |= changes
-        return changed
+        # Whether it has been undone once more was not looked at.
+        self._dirty.add(Change.DEVICE)
+        self.drift.count({Change.DEVICE})
+        self._wake.set()
+        return True
 
     async def _is_as_wanted(self, kind: Kind) -> bool:
         """Compare a table's sum with what it was when the table was last compared, and has become by our changes."""

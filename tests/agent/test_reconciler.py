@@ -401,6 +401,22 @@ async def test_mended_again_and_again(node, host):
         assert host.link("flannel.1").get_attr("IFLA_ADDRESS") == OWN_MAC
 
 
+async def test_device_that_somebody_undoes_after_each_try_is_mended_in_the_end(node, host, monkeypatch):
+    await node.begin(A)
+    mend, undone = node.ground.mend_devices, []
+
+    def mend_and_undo():
+        changed = mend()
+        if changed and len(undone) < 3:
+            undone.append(host.ip("link set flannel.1 down"))
+        return changed
+
+    monkeypatch.setattr(node.ground, "mend_devices", mend_and_undo)
+    host.ip("link set flannel.1 down")
+    await until(lambda: len(undone) == 3 and host.link("flannel.1")["flags"] & 1)
+    await node.follows(A)
+
+
 async def test_vandalism_while_leases_change(node, host):
     await node.begin(A, B)
     for index in range(10, 30):
