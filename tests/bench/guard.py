@@ -1,8 +1,9 @@
 """What the guard costs a packet from pod to pod through a vxlan tunnel, with it and without it, in turn, in one run.
 
-Run in namespaces of its own: `make bench-guard`. The guard holds as many members as `--members` says. One thread on one
-CPU sends and receives, so that every packet's whole way, sender's and receiver's, is CPU time of this process, and
-nothing waits for a scheduler: what a core gets through is one divided by that.
+Run in namespaces of its own: `make bench-guard`. The guard holds as many members as `--members` says. For what a packet
+costs, one thread on one CPU sends and receives, so that every packet's whole way, sender's and receiver's, is CPU time
+of this process, and nothing waits for a scheduler: what a core gets through is one divided by that. For the throughput,
+a process sends on one CPU what another receives on the next, as fast as they can.
 """
 
 from __future__ import annotations
@@ -124,7 +125,26 @@ class _Message(ctypes.Structure):
     )
 
 
-class _Datagrams:
+class _OneCpu:
+    """What one CPU spends on a unit, sender's and receiver's part."""
+
+    what = "CPU"
+    result = "what a core gets through"
+    unit: str
+
+    def turn(self) -> float:
+        """Send and receive; return the units that came."""
+        raise NotImplementedError
+
+    def cost(self, seconds: float) -> float:
+        """Return the seconds of CPU that one unit takes."""
+        amount, until, spent = 0.0, time.monotonic() + seconds, time.thread_time()
+        while time.monotonic() < until:
+            amount += self.turn()
+        return (time.thread_time() - spent) / amount
+
+
+class _Datagrams(_OneCpu):
     """Small datagrams: a batch is sent by one call, and received by one."""
 
     unit = "packet"
@@ -147,7 +167,7 @@ class _Datagrams:
         return int(self._libc.recvmmsg(self._receiving.fileno(), self._messages, _BATCH, socket.MSG_DONTWAIT, None))
 
 
-class _Stream:
+class _Stream(_OneCpu):
     """A TCP stream: what the sender's buffer takes is sent, and all that has come is received."""
 
     unit = "Gbit"
@@ -169,28 +189,50 @@ class _Stream:
         return 0
 
 
-def _cost(turn: Callable[[], float], seconds: float) -> float:
-    """Return the seconds of CPU that one unit takes."""
-    amount, until, spent = 0.0, time.monotonic() + seconds, time.thread_time()
-    while time.monotonic() < until:
-        amount += turn()
-    return (time.thread_time() - spent) / amount
+class _Throughput:
+    """A TCP stream from a process on one CPU to this one on another."""
+
+    what = "time"
+    result = "throughput"
+    unit = "Gbit"
+
+    def __init__(self, near: Namespace, far: Namespace) -> None:
+        with far.run(socket.create_server, (_POD.format(2), _PORT)) as server:
+            sending = near.run(socket.create_connection, (_POD.format(2), _PORT))
+            receiving, _ = server.accept()
+        sender = os.fork()
+        if not sender:
+            receiving.close()
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(os.getppid()))})
+            with suppress(OSError):  # until nobody receives
+                while True:
+                    sending.send(bytes(1 << 17))
+            os._exit(0)
+        sending.close()
+        self._receiving, self._buffer = receiving, bytearray(1 << 20)
+
+    def cost(self, seconds: float) -> float:
+        """Return the seconds that one unit takes."""
+        amount, began = 0.0, time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
+            amount += self._receiving.recv_into(self._buffer) * 8 / 1e9
+        return passed / amount
 
 
-def _compare(kind: _Datagrams | _Stream, guards: _Guards, rounds: int, seconds: float) -> str:
+def _compare(kind: _OneCpu | _Throughput, guards: _Guards, rounds: int, seconds: float) -> str:
     costs: dict[bool, list[float]] = {False: [], True: []}
     for index in range(2 * rounds):
         # In the order of with, without, without, with: what changes slowly bears on both alike.
         on = index % 4 in {0, 3}
         guards.switch(on=on)
-        _cost(kind.turn, seconds / 5)
-        costs[on].append(_cost(kind.turn, seconds))
+        kind.cost(seconds / 5)
+        costs[on].append(kind.cost(seconds))
     shares = [without / with_ for without, with_ in zip(costs[False], costs[True], strict=True)]
     share, error = statistics.fmean(shares), 1.96 * statistics.stdev(shares) / len(shares) ** 0.5
     without, with_ = (statistics.median(costs[on]) * 1e6 for on in (False, True))
     spread = "{1:.3f} to {3:.3f}".format(*sorted(shares)[:: max(1, (len(shares) - 1) // 4)])
     return (
-        f"CPU a {kind.unit}, µs: without {without:,.3f}, with {with_:,.3f}; what a core gets through, with ÷ without: "
+        f"{kind.what} a {kind.unit}, µs: without {without:,.3f}, with {with_:,.3f}; {kind.result}, with ÷ without: "
         f"{share:.4f} ± {error:.4f} (95 %), median {statistics.median(shares):.4f}, half of the rounds {spread}"
     )
 
@@ -202,11 +244,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="of each with, and as many without")
     parser.add_argument("--seconds", type=float, default=0.1, help="a round")
     chosen = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cpus = os.sched_getaffinity(0)
     nodes, pods = _wire()
     guards = _Guards(nodes, chosen.members)
-    for name, kind in (("datagrams of 64 bytes", _Datagrams(*pods)), ("one TCP stream", _Stream(*pods))):
-        print(f"{name}, {chosen.members:,} members: {_compare(kind, guards, chosen.rounds, chosen.seconds)}")
+    kinds: dict[str, Callable[[], _OneCpu | _Throughput]] = {
+        "datagrams of 64 bytes, one CPU": lambda: _Datagrams(*pods),
+        "one TCP stream, one CPU": lambda: _Stream(*pods),
+        "one TCP stream, two CPUs": lambda: _Throughput(*pods),
+    }
+    for name, make in kinds.items():
+        os.sched_setaffinity(0, cpus)
+        kind = make()
+        os.sched_setaffinity(0, {max(cpus)})
+        print(
+            f"{name}, {chosen.members:,} members: {_compare(kind, guards, chosen.rounds, chosen.seconds)}", flush=True
+        )
 
 
 if __name__ == "__main__":
