@@ -7,24 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.netns_lab.exercise import exercise
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
-LAB = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.n1]
-underlay = "left"
-[nodes.n2]
-underlay = "right"
-{daemon}
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "vxlan"
-"""
 GO_FLANNEL = Path(__file__).parents[2] / ".cache" / "peers" / "flannel"
 FLANNELCTL = str(Path(sys.executable).with_name("flannelctl"))
 SERVE = """
@@ -63,12 +49,12 @@ def guard_of(lab, node):
 
 @pytest.mark.parametrize("other", ["ours", "Go flannel"])
 def test_pods_and_nodes_that_answer_pods_are_let_in(lab, other):
-    daemon = ""
+    daemons = {}
     if other == "Go flannel":
         if not GO_FLANNEL.exists():
             pytest.skip("Go flannel is not built: make peers")
-        daemon = f"daemon = {json.dumps([str(GO_FLANNEL), '--iptables-forward-rules=false'])}"
-    lab.up(LAB.format(daemon=daemon))
+        daemons = {"n2": [GO_FLANNEL, "--iptables-forward-rules=false"]}
+    lab.up(topology(LEFT, RIGHT, daemons=daemons))
     exercise(lab, mtu=1450)
     for node in ("n1", "n2"):
         ask_node(lab, node)

@@ -13,31 +13,16 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 from scapy.layers.vxlan import VXLAN
 
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
+
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
-FOUR_NODES = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.n1]
-underlay = "left"
-[nodes.n2]
-underlay = "left"
-[nodes.n3]
-underlay = "right"
-[nodes.n4]
-underlay = "right"
-{daemon}
-[network]
-Network = "10.244.0.0/16"
-SubnetLen = 24
-[network.Backend]
-Type = "vxlan"
-DirectRouting = true
-"""
 UPLINKS = {"n1": "172.20.1.11", "n2": "172.20.1.12", "n3": "172.20.2.11", "n4": "172.20.2.12"}
 HERE = Path(__file__).parent
+
+
+def four_nodes(**options):
+    return topology(LEFT, LEFT, RIGHT, RIGHT, network={"SubnetLen": 24}, DirectRouting=True, **options)
 
 
 def pods_of(lab):
@@ -90,7 +75,7 @@ def echoes(frames):
 
 
 def test_pairs_on_one_subnet_go_in_the_clear_and_the_others_through_the_tunnel(lab):
-    lab.up(FOUR_NODES.format(daemon=""))
+    lab.up(four_nodes())
     lab.await_reach()
     with Capture(lab) as capture:
         assert "all 12 pairs reach each other, no packet lost" in lab.run("ping").stdout
@@ -104,15 +89,14 @@ def test_pairs_on_one_subnet_go_in_the_clear_and_the_others_through_the_tunnel(l
 
 
 def test_a_node_with_a_lease_as_go_flannel_writes_it_is_reached_both_ways(lab):
-    daemon = [sys.executable, str(HERE / "go_format_node.py")]
-    lab.up(FOUR_NODES.format(daemon=f"daemon = {json.dumps(daemon)}"))
+    lab.up(four_nodes(daemons={"n4": [sys.executable, HERE / "go_format_node.py"]}))
     lab.await_reach()
     assert "all 12 pairs reach each other, no packet lost" in lab.run("ping").stdout
     assert "10.244.200.2" in pods_of(lab)
 
 
 def test_pods_come_and_go(lab):
-    lab.up(FOUR_NODES.format(daemon=""))
+    lab.up(four_nodes())
     assert "web on n1 has 10.244." in lab.run("pod", "add", "web", "n1").stdout
     lab.await_reach()
     assert "all 20 pairs" in lab.run("ping").stdout

@@ -7,23 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.netns_lab.carriers import require
+from tests.netns_lab.topologies import LEFT, topology
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.guest, pytest.mark.timeout(180)]
 
 FLANNELCTL = str(Path(sys.executable).with_name("flannelctl"))
-LAB = """
-pods = 1
-[underlay]
-shared = "172.20.1.0/24"
-[nodes.n1]
-underlay = "shared"
-[nodes.n2]
-underlay = "shared"
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "{backend}"
-"""
 PACKETS, PAYLOAD = 50, 500
 ECHO = """
 import socket
@@ -63,7 +51,7 @@ def read_traffic(lab):
 )
 def test_a_peers_traffic(lab, backend, counted_by, directions):
     require(lab, backend)
-    lab.up(LAB.format(backend=backend))
+    lab.up(topology(LEFT, LEFT, backend=backend))
     lab.await_reach()
     pods = {file.stem: json.loads(file.read_text()) for file in (lab.root / "pods").glob("*.json")}
     [source] = (name for name, record in pods.items() if record["node"] == "n1")

@@ -8,30 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
 PEERS = Path(__file__).parents[2] / ".cache" / "peers"
 SEARCH_PATH = f"{PEERS}:{os.environ['PATH']}"
-PROBING = json.dumps([str(Path(sys.executable).with_name("flanneld")), "--probe-interval=1"])
+PROBING = [Path(sys.executable).with_name("flanneld"), "--probe-interval=1"]
+BOTH_PROBE = {"n1": PROBING, "n2": PROBING}
 FLANNELCTL = str(Path(sys.executable).with_name("flannelctl"))
-LAB = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.n1]
-underlay = "left"
-daemon = {one}
-[nodes.n2]
-underlay = "right"
-daemon = {two}
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "{backend}"
-"""
 
 
 def row(lab):
@@ -40,8 +26,8 @@ def row(lab):
 
 
 def test_both_families_are_measured(lab):
-    families = 'EnableIPv6 = true\nIPv6Network = "fd10:244::/48"\n[network.Backend]'
-    lab.up(LAB.format(one=PROBING, two=PROBING, backend="vxlan").replace("[network.Backend]", families))
+    families = {"EnableIPv6": True, "IPv6Network": "fd10:244::/48"}
+    lab.up(topology(LEFT, RIGHT, daemons=BOTH_PROBE, network=families))
     wait_until(lambda: [peer["state"] for peer in row(lab)] == ["ok", "ok"], 60)
     by_family = {":" in peer["subnet"]: peer for peer in row(lab)}
     for peer in by_family.values():
@@ -55,7 +41,7 @@ def test_through_wireguard(lab):
     if shutil.which("wireguard-go", path=SEARCH_PATH) is None or not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         pytest.skip("no wireguard-go, or no /dev/net/tun")
     lab.environment["PATH"] = SEARCH_PATH
-    lab.up(LAB.format(one=PROBING, two=PROBING, backend="wireguard"))
+    lab.up(topology(LEFT, RIGHT, daemons=BOTH_PROBE, backend="wireguard"))
     wait_until(lambda: [peer["state"] for peer in row(lab)] == ["ok"], 60)
     assert (row(lab)[0]["underlay"]["mtu"], row(lab)[0]["overlay"]["mtu"]) == (1500, 1420)
 
@@ -64,5 +50,5 @@ def test_go_flannel_gives_no_answer_and_is_no_fault(lab):
     flannel = PEERS / "flannel"
     if not flannel.exists():
         pytest.skip("Go flannel is not built: make peers")
-    lab.up(LAB.format(one=PROBING, two=json.dumps([str(flannel), "--iptables-forward-rules=false"]), backend="vxlan"))
+    lab.up(topology(LEFT, RIGHT, daemons={"n1": PROBING, "n2": [flannel, "--iptables-forward-rules=false"]}))
     wait_until(lambda: [peer["state"] for peer in row(lab)] == ["no answer"], 60)

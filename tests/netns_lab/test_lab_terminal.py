@@ -13,31 +13,13 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
 FLANNELCTL = str(Path(sys.executable).with_name("flannelctl"))
 WIDTH = 104
-LAB = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.node1]
-underlay = "left"
-daemon = {daemon}
-[nodes.node2]
-underlay = "left"
-daemon = {daemon}
-[nodes.node3]
-underlay = "right"
-daemon = {daemon}
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "vxlan"
-"""
 THEMES = {
     "light": (
         "#ffffff",
@@ -86,7 +68,9 @@ def draw(texts, theme):
 
 
 def test_status_and_probe_on_a_terminal(lab, tmp_path):
-    lab.up(LAB.format(daemon=f'["{FLANNELCTL.replace("flannelctl", "flanneld")}", "--probe-interval=1"]'))
+    probing = [Path(sys.executable).with_name("flanneld"), "--probe-interval=1"]
+    daemons = {f"node{number}": probing for number in (1, 2, 3)}
+    lab.up(topology(LEFT, LEFT, RIGHT, name="node", daemons=daemons))
 
     def all_probed():
         return "ok 2" in run_on_terminal(lab, "exec", "node1", "--", FLANNELCTL, "status")

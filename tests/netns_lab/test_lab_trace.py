@@ -7,25 +7,9 @@ from scapy.layers.inet import IP
 from scapy.layers.vxlan import VXLAN
 from scapy.utils import rdpcap
 
-pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
 
-THREE_NODES = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.n1]
-underlay = "left"
-[nodes.n2]
-underlay = "left"
-[nodes.n3]
-underlay = "right"
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "vxlan"
-DirectRouting = true
-"""
+pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
 
 def places(text):
@@ -34,7 +18,7 @@ def places(text):
 
 
 def test_where_a_packet_passes_and_where_it_is_lost(lab):
-    lab.up(THREE_NODES)
+    lab.up(topology(LEFT, LEFT, RIGHT, DirectRouting=True))
     lab.await_reach()
     file = lab.folder / "frames.pcap"
     done = lab.run("trace", "pod-a", "pod-c", "--pcap", file)

@@ -15,30 +15,13 @@ from tests.netns_lab.carriers import GO_FLANNEL, needs_go_flannel, require
 from tests.netns_lab.change_daemon import daemon, devices
 from tests.netns_lab.exercise import exercise
 from tests.netns_lab.test_lab_overlay import UPLINKS, Capture, pods_of, same_underlay
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.guest, pytest.mark.timeout(300)]
 
 HERE = Path(__file__).parent
 DEVICES = {"ipip": "flannel.ipip", "wireguard": "flannel-wg"}
 MTUS = {"ipip": 1480, "wireguard": 1420}
-LAB = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.n1]
-underlay = "left"
-[nodes.n2]
-underlay = "left"
-[nodes.n3]
-underlay = "right"
-{daemon}
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "{backend}"
-{keys}
-"""
 
 
 @pytest.fixture(params=DEVICES)
@@ -47,8 +30,8 @@ def backend(request, lab):
     return request.param
 
 
-def bring_up(lab, backend, keys="", daemon=""):
-    lab.up(LAB.format(backend=backend, keys=keys, daemon=daemon))
+def bring_up(lab, backend, **options):
+    lab.up(topology(LEFT, LEFT, RIGHT, backend=backend, **options))
     lab.await_reach()
 
 
@@ -78,7 +61,7 @@ def steady_packets(lab):
 
 def test_ipip_is_the_pods_packet_in_another_one(lab):
     require(lab, "ipip")
-    bring_up(lab, "ipip", "DirectRouting = true")
+    bring_up(lab, "ipip", DirectRouting=True)
     with Capture(lab) as capture:
         assert "all 6 pairs reach each other, no packet lost" in lab.run("ping").stdout
     clear, tunnelled = set(), set()
@@ -133,5 +116,5 @@ def test_go_flannel_is_reached_and_reaches_us(lab, backend):
     if backend == "wireguard" and not has_wireguard():
         pytest.skip("this kernel has no WireGuard: make test-kernels has one that does")
     go = [str(GO_FLANNEL), "--iptables-forward-rules=false"]
-    bring_up(lab, backend, daemon=f"daemon = {json.dumps(go)}")
+    bring_up(lab, backend, daemons={"n3": go})
     exercise(lab, mtu=MTUS[backend])

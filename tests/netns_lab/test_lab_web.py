@@ -12,24 +12,12 @@ from urllib.request import urlopen
 import pytest
 from pyroute2 import IPRoute
 
+from tests.netns_lab.topologies import LEFT, topology
+
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.timeout(180)]
 
 WITHOUT_MAP = 40_000
 """Bytes of a picture of the page before anything is drawn: 20,000; with three nodes it has 80,000."""
-
-TWO_NODES = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-[nodes.node1]
-underlay = "left"
-[nodes.node2]
-underlay = "left"
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "vxlan"
-"""
 
 
 class Page:
@@ -71,7 +59,7 @@ def port(lab, request):
     if getattr(request, "param", "") == "default":
         lab.run("up")
     else:
-        lab.up(TWO_NODES)
+        lab.up(topology(LEFT, LEFT, name="node"))
     lab.await_reach()
     serving = lab.start("web", "--port", "0")
     line = serving.stdout.readline()

@@ -11,29 +11,15 @@ from scapy.layers.inet6 import IPv6
 from tests.netns_lab.carriers import require
 from tests.netns_lab.exercise import exercise
 from tests.netns_lab.test_lab_overlay import Capture
+from tests.netns_lab.topologies import LEFT, RIGHT, topology
 
 pytestmark = [pytest.mark.lab, pytest.mark.etcd, pytest.mark.guest, pytest.mark.timeout(180)]
-
-LAB = """
-pods = 1
-[underlay]
-left = "172.20.1.0/24"
-right = "172.20.2.0/24"
-[nodes.n1]
-underlay = "left"
-[nodes.n2]
-underlay = "right"
-[network]
-Network = "10.244.0.0/16"
-[network.Backend]
-Type = "wireguard"
-"""
 
 
 @pytest.fixture
 def wireguard_lab(lab):
     require(lab, "wireguard")
-    lab.up(LAB)
+    lab.up(topology(LEFT, RIGHT, backend="wireguard"))
     return lab
 
 
