@@ -18,13 +18,10 @@ from flanneld_py.agent.control import serve_control
 from flanneld_py.agent.former_backend import Former, Present, find_former, remove_former
 from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.guard import Guard, make_guard
-from flanneld_py.agent.health import Page, serve_health
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.loop_trouble import LoopTrouble
 from flanneld_py.agent.metrics_page import CONTENT_TYPE, MetricsPage, Tunnels
 from flanneld_py.agent.node_follower import NodeFollower
-from flanneld_py.agent.on_demand import OnDemand
-from flanneld_py.agent.pod_service import start_pod_service
 from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.agent.retry import until_it_works
 from flanneld_py.agent.rule_keeper import make_rule_keeper
@@ -51,6 +48,7 @@ from flanneld_py.store.kube_options import KubeOptions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from flanneld_py.agent.on_demand import OnDemand
     from flanneld_py.agent.options import Options
     from flanneld_py.agent.prober import Prober
     from flanneld_py.core.prefix import Prefix
@@ -232,6 +230,8 @@ def _make_on_demand(
     if not node.backend.answers_misses:
         log.warning("on demand is for vxlan: all peers of this network are programmed as they appear")
         return None
+    from flanneld_py.agent.on_demand import OnDemand
+
     if store.assigns_subnets:
         networks = {network: own.length for network, own in _nets(node)}
     else:
@@ -267,11 +267,16 @@ async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, me
     answers = {"status": status.describe, "peers": status.describe_peers, "probe": status.describe_probes}
     control = await serve_control(options.socket_path, answers)
     stack.callback(control.close)
-    pods = start_pod_service(options.subnet_file, status.outages) if options.cni_service else None
-    if pods is not None:
-        stack.callback(pods.close)
-        metrics.add("pods", pods)
+    if options.cni_service:
+        from flanneld_py.agent.pod_service import start_pod_service
+
+        pods = start_pod_service(options.subnet_file, status.outages)
+        if pods is not None:
+            stack.callback(pods.close)
+            metrics.add("pods", pods)
     if options.healthz_port:
+        from flanneld_py.agent.health import Page, serve_health
+
         reports = {"/healthz": status.health, "/readyz": status.readiness}
         pages = {"/metrics": Page(CONTENT_TYPE, metrics.encode)}
         health = await serve_health(options.healthz_ip, options.healthz_port, reports, pages)

@@ -5,7 +5,6 @@ The only place that exits the process: 0 stopped or asked for help, 1 cannot go 
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import logging
 import os
@@ -54,6 +53,8 @@ def _main(words: list[str]) -> int:
 def _run(options: Options) -> int:
     # Late, so that a wrong flag is told at once and without the cost of the daemon's imports.
     gc.disable()
+    import asyncio
+
     from flanneld_py.agent.claim import ClaimedError
     from flanneld_py.agent.daemon import run_daemon
     from flanneld_py.core.errors import ConfigError

@@ -7,7 +7,6 @@ others' rules. Needs iptables 1.6.2 or newer. Each call starts one to four proce
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -40,9 +39,14 @@ def find_iptables(families: Sequence[int]) -> Iptables | None:
     path = f"{os.environ.get('PATH', '')}:{_SEARCH_PATH}"
     for family in families:
         for verb in ("save", "restore"):
-            if shutil.which(f"{_PROGRAMS[family]}-{verb}", path=path) is None:
+            if not _is_program(f"{_PROGRAMS[family]}-{verb}", path):
                 return None
     return Iptables(families, path)
+
+
+def _is_program(name: str, path: str) -> bool:
+    # shutil.which would bring three compression libraries with it.
+    return any(folder and os.access(os.path.join(folder, name), os.X_OK) for folder in path.split(os.pathsep))
 
 
 class Iptables:

@@ -13,11 +13,9 @@ from flanneld_py.core.prefix import IPV4
 from flanneld_py.store import etcd_pb2 as pb
 from flanneld_py.store.etcd_client import EtcdClient
 from flanneld_py.store.etcd_keyspace import EtcdKeyspace
-from flanneld_py.store.etcd_lease_finder import EtcdLeaseFinder
 from flanneld_py.store.etcd_leases import EtcdLeases
 from flanneld_py.store.etcd_records import Layout, read_event, read_snapshot
 from flanneld_py.store.etcd_watch import Changes, Page, RangeWatch
-from flanneld_py.store.watched_lease_finder import WatchedLeaseFinder
 
 if TYPE_CHECKING:
     import random
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.store.counts import StoreCounts
     from flanneld_py.store.etcd_api import KeyRange
+    from flanneld_py.store.etcd_lease_finder import EtcdLeaseFinder
     from flanneld_py.store.etcd_options import EtcdOptions
     from flanneld_py.store.subnet_manager import HeldLease, LeaseFinder, LeaseRequest
 
@@ -131,7 +130,11 @@ class EtcdSubnetManager:
     def lease_finder(self, networks: Mapping[Prefix, int]) -> LeaseFinder:
         """Return what finds single leases: by reads of single keys where one follows from an address, in IPv4."""
         if any(network.family != IPV4 for network in networks):
+            from flanneld_py.store.watched_lease_finder import WatchedLeaseFinder
+
             return WatchedLeaseFinder(self, networks)
+        from flanneld_py.store.etcd_lease_finder import EtcdLeaseFinder
+
         (subnet_len,) = networks.values()
         finder = EtcdLeaseFinder(self._client, self._layout, subnet_len, self._rng)
         self._finders.append(finder)
