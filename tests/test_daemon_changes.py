@@ -1,6 +1,7 @@
 """What a running `flanneld` follows: the cluster's configuration, and the uplink of its node."""
 
 import json
+import os
 import socket
 
 import pytest
@@ -151,3 +152,16 @@ def test_on_demand_follows_as_well(cluster):
     wait_until(lambda: node.link("flannel.1").get_attr("IFLA_MTU") == 1350)
     assert node.routes()["10.5.0.0/16"] == (119, None, node.index("flannel.1"), False)
     assert daemon.process.poll() is None
+
+
+@pytest.mark.skipif(not os.access("/dev/net/tun", os.R_OK | os.W_OK), reason="no /dev/net/tun: modprobe tun")
+def test_udp_goes_on_while_its_uplink_changes(cluster):
+    cluster.set_config('{"Network":"10.5.0.0/16","Backend":{"Type":"udp"}}')
+    one = cluster.add_node()
+    first = one.start().is_ready()
+    for mtu in (1400, 1500):
+        one.do(lambda ipr, mtu=mtu: ipr.link("set", index=one.uplink, mtu=mtu))
+        wait_until(lambda mtu=mtu: first.subnet_env["FLANNEL_MTU"] == str(mtu - 28))
+        wait_until(lambda: one.link("flannel0").get_attr("IFLA_CARRIER") == 1)
+    assert first.process.poll() is None
+    assert first.stop() == 0

@@ -5,6 +5,7 @@ Per peer: one entry in the data path's table. One route leads the whole network 
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ from flanneld_py.kernel.device import Device
 from flanneld_py.kernel.forwarding import tunnel_settings
 from flanneld_py.kernel.route import default_metric
 from flanneld_py.kernel.tun import KIND, check_tun, make_tun, tun_options
-from flanneld_py.kernel.udp_tunnel import OVERHEAD, UdpTunnel, open_icmp, open_udp
+from flanneld_py.kernel.udp_sockets import open_icmp, open_udp
+from flanneld_py.kernel.udp_tunnel import OVERHEAD, UdpTunnel
 from flanneld_py.kernel.udp_ways import Ways
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class UdpBackend(Backend):
         self._port = port
         self._uplink = uplink
         self._ways = Ways(port)
+        self._tunnel: UdpTunnel | None = None
         self.mtu = tunnel_mtu(uplink.interface.mtu, OVERHEAD, (IPV4,))
         self.drivers = (_WaysDriver(self._ways),)
         # Behind UDP's header lies the pod's packet as it is.
@@ -86,8 +89,12 @@ class UdpBackend(Backend):
         """Return flannel0, with the base address of our subnet."""
         assert lease.subnet is not None  # noqa: S101 - the network has IPv4 alone
         addresses, settings = (host_prefix(lease.subnet.base),), tunnel_settings(IPV4, _DEVICE)
-        make = partial(make_tun, _DEVICE)
-        return {IPV4: Device(_DEVICE, KIND, b"", self.mtu, addresses, tun_options(), settings, make)}
+        return {IPV4: Device(_DEVICE, KIND, b"", self.mtu, addresses, tun_options(), settings, self._make_device)}
+
+    def _make_device(self) -> None:
+        make_tun(_DEVICE)
+        if self._tunnel is not None:
+            self._tunnel.look_again()
 
     def read_peers(self, lease: Lease) -> tuple[Peer, ...]:
         """Return another node's lease as a peer; raise ValueError saying why it is none."""
@@ -112,11 +119,17 @@ class UdpBackend(Backend):
         return (Route(self._network, default_metric(IPV4), 0, 0, ground.devices[IPV4], onlink=False),)
 
     async def run(self, lease: Lease, feedback: Feedback) -> None:
-        """Have the data path carry packets; its threads go on by themselves. Raises OSError."""
+        """Have the data path carry packets until cancelled. Raises OSError."""
         del feedback
         assert lease.subnet is not None  # noqa: S101 - as above
         bound = open_udp(str(self._uplink.source), self._port)
-        UdpTunnel(_DEVICE, bound, open_icmp(str(lease.subnet.base)), self._ways, self.mtu).start()
+        self._tunnel = UdpTunnel(_DEVICE, bound, open_icmp(str(lease.subnet.base)), self._ways, self.mtu)
+        self._tunnel.start()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            tunnel, self._tunnel = self._tunnel, None
+            tunnel.stop()
 
 
 class _WaysDriver:

@@ -77,11 +77,24 @@ def ensure_device(sock: NetlinkSocket, wanted: Device) -> EnsuredDevice:
 
 
 def _find_renamed(sock: NetlinkSocket, wanted: Device) -> Link | None:
-    """Return the device if somebody gave it another name: one of a make and a MAC that no other can have."""
-    if not wanted.options or not wanted.mac:
+    """Return the device if somebody gave it another name: one of a make and a MAC that no other can have.
+
+    Where it has no MAC, its addresses tell: no other has them while they are ours.
+    """
+    if not wanted.options:
         return None
+    own = {
+        entry.ifindex
+        for entry in (() if wanted.mac else addresses.read_addresses(sock))
+        if (entry.family, entry.address, entry.length) in wanted.addresses
+    }
     return next(
-        (link for link in links.read_links(sock) if link.mac == wanted.mac and _is_same_make(link, wanted)), None
+        (
+            link
+            for link in links.read_links(sock)
+            if (link.mac == wanted.mac if wanted.mac else link.ifindex in own) and _is_same_make(link, wanted)
+        ),
+        None,
     )
 
 

@@ -30,6 +30,7 @@ from flanneld_py.core.ip_packet import (
 )
 from flanneld_py.core.prefix import IPV4, format_address
 from flanneld_py.kernel.tun import attach_tun
+from flanneld_py.kernel.udp_sockets import fragmenting, read_path_mtu
 from flanneld_py.kernel.udp_ways import UNKNOWN
 
 if TYPE_CHECKING:
@@ -40,14 +41,6 @@ log = logging.getLogger(__name__)
 OVERHEAD = 28
 """Bytes of the outer IPv4 and UDP headers."""
 _UDP_SEGMENT = 103
-_UDP_GRO = 104
-_IP_MTU_DISCOVER = 10
-_IP_MTU = 14
-_IP_FREEBIND = 15
-_PMTUDISC_DONT = 0
-_PMTUDISC_DO = 2
-_SO_RCVBUFFORCE = 33
-_SO_SNDBUFFORCE = 32
 _SEGMENT = struct.Struct("=H")
 _GRO_SIZE = struct.Struct("=i")
 _ANCILLARY = socket.CMSG_SPACE(_GRO_SIZE.size)
@@ -56,7 +49,6 @@ _MOST_BYTES = 65000
 """What one call may send: the largest IPv4 packet, less headers."""
 _MOST_SEGMENTS = 64
 """UDP_MAX_SEGMENTS of Linux 4.18; later kernels take more."""
-_SOCKET_BUFFER = 1 << 22
 _IPV4_FIRST = 0x40
 _IPV4_LAST = 0x50
 _ATTACH_PAUSE = 0.02
@@ -75,24 +67,54 @@ class UdpTunnel:
         self._mtu = mtu
         self._tun = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._can_segment = True
+        self._called = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopped = False
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._carry_out, "udp-out"), (self._carry_in, "udp-in"))
+        ]
 
     def start(self) -> None:
-        """Carry packets from now on; the threads end with the process."""
-        for work, name in ((self._carry_out, "udp-out"), (self._carry_in, "udp-in")):
-            threading.Thread(target=work, name=name, daemon=True).start()
+        """Carry packets from now on; the threads end with the process at the latest."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Leave the device and close the sockets, which another tunnel may open then; packets under way get lost."""
+        self._stopped = True
+        self.look_again()
+        # The socket is not connected, which the call complains of, yet it wakes who waits to receive.
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for opened in (self._socket, self._icmp):
+            opened.close()
+        for descriptor in (self._tun, self._called):
+            os.close(descriptor)
+
+    def look_again(self) -> None:
+        """Take up the device that has its name now: the one before may go on under another, or elsewhere."""
+        os.eventfd_write(self._called, 1)
 
     def _carry_out(self) -> None:
-        while True:
-            self._attach()
+        while self._attach():
             try:
                 self._send_all()
             except OSError as error:
                 # The device has gone, and comes again.
                 log.info("device left: name=%s reason=%s", self._device, error.strerror)
 
-    def _attach(self) -> None:
+    def _attach(self) -> bool:
+        """Wait for the device, and take it up; return whether that was done before we were stopped."""
         said = ""
-        while True:
+        # Nobody else can be attached while we are.
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nowhere, self._tun, inheritable=False)
+        os.close(nowhere)
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._called)
+        while not self._stopped:
             try:
                 # Attaching to a name that is not there would make a device that lasts no longer than we do.
                 socket.if_nametoindex(self._device)
@@ -106,12 +128,13 @@ class UdpTunnel:
             # The number stays, which the other thread writes to.
             os.dup2(fresh, self._tun, inheritable=False)
             os.close(fresh)
-            return
+            return True
+        return False
 
     def _send_all(self) -> None:
         """Send what the device is given, as many packets at a time as are for one node and of one size.
 
-        Raises OSError when the device can be read no more.
+        Raises OSError when the device can be read no more, or is to be looked for again.
         """
         tun, ways, mtu = self._tun, self._ways, self._mtu
         packets = bytearray(_MOST_BYTES + mtu)
@@ -120,6 +143,7 @@ class UdpTunnel:
         way = UNKNOWN
         readable = select.poll()
         readable.register(tun, select.POLLIN)
+        readable.register(self._called, select.POLLIN)
         while True:
             # Packets from `start` to `end` have been read and not sent.
             try:
@@ -129,7 +153,7 @@ class UdpTunnel:
                     self._send(view[start:end], size, way)
                     start = end = count = 0
                 else:
-                    readable.poll()
+                    self._wait(readable)
                 continue
             if not _IPV4_FIRST <= packets[end] < _IPV4_LAST or length < IPV4_HEADER:
                 continue
@@ -153,6 +177,11 @@ class UdpTunnel:
             if length < size or count == _MOST_SEGMENTS or end + mtu > _MOST_BYTES:
                 self._send(view[start:end], size, way)
                 start = end = count = 0
+
+    def _wait(self, readable: select.poll) -> None:
+        """Wait for a packet. Raises OSError when the device is to be looked for again."""
+        if any(descriptor == self._called for descriptor, _ in readable.poll()):
+            raise OSError(errno.ESTALE, "another has its name")
 
     def _send(self, packets: memoryview, size: int, way: Way) -> None:
         """Send packets of one size, the last of which may be shorter."""
@@ -190,12 +219,8 @@ class UdpTunnel:
         if not may_fragment(packet):
             self._answer(packet, ICMP_UNREACHABLE, FRAGMENTATION_NEEDED, read_path_mtu(way) - OVERHEAD)
             return
-        with suppress(OSError):
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
-            try:
-                self._socket.sendto(packet, way)
-            finally:
-                self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
+        with suppress(OSError), fragmenting(self._socket):
+            self._socket.sendto(packet, way)
 
     def _carry_in(self) -> None:
         """Give the device what comes from other nodes."""
@@ -209,6 +234,8 @@ class UdpTunnel:
                 # An unconnected socket is told of what it could not send, too.
                 log.debug("nothing received: reason=%s", error.strerror)
                 continue
+            if self._stopped:
+                return
             size = _GRO_SIZE.unpack(ancillary[0][2])[0] if ancillary else length
             counted = carried.get(source[0])
             if counted is not None and size:
@@ -231,42 +258,3 @@ class UdpTunnel:
         if answer is not None:
             with suppress(OSError):
                 self._icmp.sendto(answer[1], (format_address(IPV4, answer[0]), 0))
-
-
-def open_udp(address: str, port: int) -> socket.socket:
-    """Return a socket for a tunnel, bound to our own address. Raises OSError."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO)
-        for option in (_SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
-            # Beyond the host's limit only root may go.
-            with suppress(OSError):
-                opened.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER)
-        # Kernels before 5.0 give each datagram by itself.
-        with suppress(OSError):
-            opened.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
-        opened.bind((address, port))
-    except OSError:
-        opened.close()
-        raise
-    return opened
-
-
-def open_icmp(address: str) -> socket.socket:
-    """Return a socket for ICMP messages from our address on the device, whether it is there yet or not. Raises OSError.
-
-    Written to the device, they would seem to come from outside with an address of ours, and be dropped as martian.
-    """
-    opened = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-    # What comes in is others' business; it is not even kept.
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-    opened.bind((address, 0))
-    return opened
-
-
-def read_path_mtu(way: Way) -> int:
-    """Return what the kernel knows to be the largest packet that gets to a node, in bytes. Raises OSError."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(way)
-        return probe.getsockopt(socket.IPPROTO_IP, _IP_MTU)

@@ -19,7 +19,8 @@ from flanneld_py.core.prefix import host_prefix, parse_interface
 from flanneld_py.kernel.device import Device, ensure_device
 from flanneld_py.kernel.link import delete_link
 from flanneld_py.kernel.tun import KIND, attach_tun, make_tun, tun_options
-from flanneld_py.kernel.udp_tunnel import UdpTunnel, open_icmp, open_udp
+from flanneld_py.kernel.udp_sockets import open_icmp, open_udp
+from flanneld_py.kernel.udp_tunnel import UdpTunnel
 from flanneld_py.kernel.udp_ways import Ways
 from tests.agent.on_demand_node import FAR_ADDRESS, PEERS, NodeHost
 from tests.host import ADDRESS, number, parse_prefix
@@ -46,8 +47,8 @@ class Node:
         self.ensure()
         self.bound = namespace.run(open_udp, ADDRESS, PORT)
         self.icmp = namespace.run(open_icmp, OWN)
-        tunnel = UdpTunnel("flannel0", self.bound, self.icmp, self.ways, MTU)
-        namespace.run(tunnel.start)
+        self.tunnel = UdpTunnel("flannel0", self.bound, self.icmp, self.ways, MTU)
+        namespace.run(self.tunnel.start)
         self.far = far_namespace.run(self._open_far)
         wait_until(self._is_attached)
 
@@ -69,6 +70,8 @@ class Node:
         make = partial(self.host.namespace.run, make_tun, "flannel0")
         device = Device("flannel0", KIND, b"", MTU, (address,), tun_options(), (), make)
         made = ensure_device(self.host.sock, device)
+        if made.created and hasattr(self, "tunnel"):
+            self.tunnel.look_again()
         self.host.do(lambda ipr: ipr.route("replace", dst="10.5.0.0/16", oif=made.ifindex))
         return made
 
@@ -89,9 +92,18 @@ class Node:
             if IP(data).dst.startswith("10.5."):
                 return IP(data), sender
 
+    def carries(self):
+        """Whether packets go out and come in."""
+        with self.open_inner(6000) as inner:
+            inner.sendto(b"out", ("10.5.2.9", 6000))
+            assert bytes(self.receive()[0][UDP].payload) == b"out"
+            packet = IP(src="10.5.2.9", dst=OWN) / UDP(sport=5000, dport=6000) / Raw(b"in")
+            self.far.sendto(bytes(packet), (ADDRESS, PORT))
+            return inner.recv(100) == b"in"
+
     def close(self):
-        for opened in (self.bound, self.icmp, self.far):
-            opened.close()
+        self.tunnel.stop()
+        self.far.close()
         self.host.close()
 
 
@@ -297,12 +309,35 @@ def test_device_that_was_deleted_is_taken_up_again(node):
     delete_link(node.host.sock, node.host.index("flannel0"))
     assert node.ensure().created
     wait_until(node._is_attached)
-    with node.open_inner(6000) as inner:
-        inner.sendto(b"out", ("10.5.2.9", 6000))
-        assert bytes(node.receive()[0][UDP].payload) == b"out"
-        packet = IP(src="10.5.2.9", dst=OWN) / UDP(sport=5000, dport=6000) / Raw(b"in")
-        node.far.sendto(bytes(packet), (ADDRESS, PORT))
-        assert inner.recv(100) == b"in"
+    assert node.carries()
+
+
+def test_device_that_got_another_name_gets_its_own_back(node):
+    index = node.host.index("flannel0")
+    node.host.do(lambda ipr: ipr.link("set", index=index, state="down"))
+    node.host.do(lambda ipr: ipr.link("set", index=index, ifname="stolen0", state="up"))
+    made = node.ensure()
+    assert (made.ifindex, made.created, made.mended[0]) == (index, False, "name")
+    assert node.carries()
+
+
+def test_device_that_went_elsewhere_is_left_for_the_new_one(node, make_namespace):
+    elsewhere = make_namespace()
+    index = node.host.index("flannel0")
+    node.host.do(lambda ipr: ipr.link("set", index=index, net_ns_fd=elsewhere.path))
+    assert node.ensure().created
+    wait_until(node._is_attached)
+    assert node.carries()
+
+
+def test_after_a_tunnel_has_stopped_another_takes_its_place(node):
+    node.tunnel.stop()
+    assert not node._is_attached()
+    node.bound = node.host.namespace.run(open_udp, ADDRESS, PORT)
+    node.tunnel = UdpTunnel("flannel0", node.bound, node.host.namespace.run(open_icmp, OWN), node.ways, MTU)
+    node.host.namespace.run(node.tunnel.start)
+    wait_until(node._is_attached)
+    assert node.carries()
 
 
 def test_peer_that_is_not_listening_stops_nothing(node):
