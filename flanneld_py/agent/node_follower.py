@@ -118,6 +118,9 @@ class NodeFollower:
         # Passing addresses of the interface, such as pods' service addresses, are nobody's business.
         if _essence(uplink) == _essence(current):
             return
+        if uplink.sources != current.sources:
+            # The store may have been spoken to from an address that is gone, and would not answer before a time-out.
+            self._store.reconnect()
         await self._go_on(self.node.config, uplink)
         log.info(
             "uplink followed: name=%s public_ip=%s public_ipv6=%s mtu=%d",
@@ -157,4 +160,4 @@ class NodeFollower:
 def _essence(uplink: Uplink) -> tuple[object, ...]:
     interface = uplink.interface
     public = (uplink.public_ip, uplink.public_ipv6)
-    return (interface.ifindex, interface.mtu, uplink.source, uplink.source_ipv6, public)
+    return (interface.ifindex, interface.mtu, uplink.sources, public)

@@ -76,6 +76,11 @@ class Uplink:
     public_ipv6: Address | None
     reason: str
 
+    @property
+    def sources(self) -> tuple[Address, ...]:
+        """Its own addresses that packets to other nodes carry: one a family."""
+        return tuple(source for source in (self.source, self.source_ipv6) if source is not None)
+
 
 class _Choice(NamedTuple):
     """An interface, why it was chosen, and which of its addresses were named by that."""
@@ -139,7 +144,7 @@ def follow_uplink(
 
 
 def _keep_uplink(current: Uplink, interfaces: Sequence[Interface]) -> Uplink | None:
-    sources = set(_sources(current))
+    sources = set(current.sources)
     for interface in interfaces:
         same = (interface.ifindex, interface.name) == (current.interface.ifindex, current.interface.name)
         if same and interface.is_up and sources <= {entry.address for entry in interface.addresses}:
@@ -147,12 +152,8 @@ def _keep_uplink(current: Uplink, interfaces: Sequence[Interface]) -> Uplink | N
     return None
 
 
-def _sources(uplink: Uplink) -> list[Address]:
-    return [source for source in (uplink.source, uplink.source_ipv6) if source is not None]
-
-
 def _is_link_local(uplink: Uplink) -> bool:
-    return any(source.is_link_local for source in _sources(uplink))
+    return any(source.is_link_local for source in uplink.sources)
 
 
 def _pick_interface(wish: UplinkWish, interfaces: Sequence[Interface], routes: Sequence[Route], family: int) -> _Choice:

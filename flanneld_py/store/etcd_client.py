@@ -143,6 +143,12 @@ class EtcdClient:
         """Ask for a new token before the next call: etcd no longer takes the present one."""
         self._token = None
 
+    def reconnect(self) -> None:
+        """Connect anew, to the same endpoint; calls under way are made again, streams raise EndpointError."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.channel.close()
+
     async def close(self) -> None:
         """Close the channel; calls under way and later ones raise StoreError."""
         self._closed = True

@@ -140,6 +140,10 @@ class EtcdSubnetManager:
         self._finders.append(finder)
         return finder
 
+    def reconnect(self) -> None:
+        """Make new connections; what is under way over the former ones is asked again."""
+        self._client.reconnect()
+
     async def close(self) -> None:
         """Close the connection; the lease stays."""
         await self._client.close()

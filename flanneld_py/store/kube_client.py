@@ -72,11 +72,17 @@ class KubeClient:
             async with aclosing(_lines(connection, silence)) as lines:
                 yield lines
 
+    def reconnect(self) -> None:
+        """Connect anew; calls and watches under way raise StoreError."""
+        for connection in self._open:
+            connection.close()
+        self._open.clear()
+        self._idle.clear()
+
     async def close(self) -> None:
         """Close all connections; calls under way and later ones raise StoreError."""
         self._closed = True
-        for connection in self._open:
-            connection.close()
+        self.reconnect()
 
     async def _call(self, method: str, target: str, headers: Headers = (), body: bytes = b"") -> dict[str, Any]:
         content = await self._counted(method, target, headers, body)

@@ -127,6 +127,10 @@ class KubeSubnetManager:
         """Return what finds single leases among all of them: the API server finds no Node by its podCIDR."""
         return WatchedLeaseFinder(self, networks)
 
+    def reconnect(self) -> None:
+        """Make new connections; what is under way over the former ones is asked again."""
+        self._client.reconnect()
+
     async def close(self) -> None:
         """Close the connections; the annotations stay."""
         await self._client.close()

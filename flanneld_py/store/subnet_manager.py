@@ -145,6 +145,13 @@ class SubnetManager(Protocol):
         """Return what finds single leases in these networks, each with the length that most subnets have there."""
         ...
 
+    def reconnect(self) -> None:
+        """Make new connections: nothing comes any more over those from an address that the host has lost.
+
+        What is under way over them is asked again, as after any loss of a connection.
+        """
+        ...
+
     async def close(self) -> None:
         """Let go of the store's connections; the lease stays."""
         ...

@@ -183,6 +183,7 @@ class MemorySubnetManager:
         self._store = store
         self._rng = rng
         self.counts = StoreCounts()
+        self.reconnects = 0
 
     @property
     def trouble(self):
@@ -268,6 +269,9 @@ class MemorySubnetManager:
 
     def lease_finder(self, networks):
         return self._store.finder()
+
+    def reconnect(self):
+        self.reconnects += 1
 
     async def close(self):
         pass

@@ -7,8 +7,9 @@ from contextlib import suppress
 class Relay:
     """Forwards connections to a port on loopback.
 
-    Cut, it ends all connections and takes no new ones; frozen, it keeps them and lets no byte through. `piece` is how
-    many bytes it passes on at once, with `pause` seconds in between.
+    Cut, it ends all connections and takes no new ones; frozen, it keeps them and lets no byte through; stranded, it
+    does so with those that there are, and serves new ones. `piece` is how many bytes it passes on at once, with `pause`
+    seconds in between.
     """
 
     def __init__(self, target_port, *, piece=65536, pause=0.0):
@@ -46,23 +47,31 @@ class Relay:
     def freeze(self):
         self._open.clear()
 
+    def strand(self):
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     async def _serve(self, reader, writer):
         self._tasks.add(asyncio.current_task())
+        is_open = self._open
         try:
             with suppress(OSError, asyncio.CancelledError):
                 there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
                 self._writers |= {writer, there_writer}
-                await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+                await asyncio.gather(
+                    self._pump(reader, there_writer, is_open), self._pump(there_reader, writer, is_open)
+                )
         finally:
             writer.transport.abort()
             self._writers.discard(writer)
             self._tasks.discard(asyncio.current_task())
 
-    async def _pump(self, reader, writer):
+    async def _pump(self, reader, writer, is_open):
         with suppress(OSError):
             while data := await reader.read(self._piece):
                 await asyncio.sleep(self._pause)
-                await self._open.wait()
+                await is_open.wait()
                 writer.write(data)
                 await writer.drain()
         writer.close()

@@ -315,3 +315,17 @@ async def test_a_call_ends_at_once_with_its_task(shared_etcd, make_relay):
     with pytest.raises(asyncio.CancelledError):
         await task
     await client.close()
+
+
+async def test_a_call_over_a_dead_connection_is_made_again_over_a_new_one(shared_etcd, make_relay, monkeypatch):
+    monkeypatch.setattr("flanneld_py.store.etcd_client.CALL_TIMEOUT", 1e6)
+    relay = await make_relay(shared_etcd.port)
+    client = EtcdClient(EtcdOptions(parse_endpoints(f"http://127.0.0.1:{relay.port}")), random.Random(0))  # noqa: S311
+    await client.call(RANGE, pb.RangeRequest(key=b"a"))
+    relay.strand()
+    task = asyncio.ensure_future(client.call(RANGE, pb.RangeRequest(key=b"a")))
+    await asyncio.sleep(0)
+    client.reconnect()
+    assert (await task).header.revision
+    assert (client.counts.connections, dict(client.counts.failures)) == (2, {})
+    await client.close()

@@ -161,6 +161,17 @@ async def test_connections_are_used_again_and_replaced_when_they_have_been_close
         await client.get(NODES)
 
 
+async def test_a_connection_that_is_dead_is_left_for_a_new_one(kube_server, make_client, make_relay, monkeypatch):
+    monkeypatch.setattr("flanneld_py.store.kube_client.CALL_TIMEOUT", 1e6)
+    relay = await make_relay(kube_server.api.port)
+    client = make_client(kubeconfig=str(kube_server.kubeconfig), api_url=f"https://127.0.0.1:{relay.port}")
+    await client.get(NODES)
+    relay.strand()
+    client.reconnect()
+    await client.get(NODES)
+    assert (len(client._open), client.counts.connections) == (1, 2)
+
+
 async def test_a_server_that_does_not_answer(kube_server, make_client, make_relay, monkeypatch):
     monkeypatch.setattr("flanneld_py.store.kube_client.CALL_TIMEOUT", 0.2)
     relay = await make_relay(kube_server.api.port)
