@@ -102,7 +102,7 @@ class UdpTunnel:
             try:
                 self._send_all()
             except OSError as error:
-                # The device has gone, and comes again.
+                # The device has gone, and comes again; or we were stopped.
                 log.info("device left: name=%s reason=%s", self._device, error.strerror)
 
     def _attach(self) -> bool:
@@ -181,7 +181,7 @@ class UdpTunnel:
     def _wait(self, readable: select.poll) -> None:
         """Wait for a packet. Raises OSError when the device is to be looked for again."""
         if any(descriptor == self._called for descriptor, _ in readable.poll()):
-            raise OSError(errno.ESTALE, "another has its name")
+            raise OSError(errno.ESTALE, "left for another")
 
     def _send(self, packets: memoryview, size: int, way: Way) -> None:
         """Send packets of one size, the last of which may be shorter."""
