@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -105,6 +106,10 @@ class ReconciledNode:
     async def stop(self):
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    def give_notifications(self, room):
+        """Have the kernel keep so many bytes of notifications, or the few that it always does, and drop the rest."""
+        self.reconciler.drift._monitor._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
 
     async def begin(self, *leases):
         """Start, and tell of these leases and our own by a complete snapshot."""

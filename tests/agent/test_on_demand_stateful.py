@@ -37,12 +37,11 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
 
 NETWORK = str(NETWORKS[IPV4])
 TABLE = "flannel-misses-flannel.1"
+REALM = 119
 REFUSED_FOR = 0.1
 REFUSED = {0, errno.EPERM, errno.EHOSTUNREACH}
 ALL = frozenset(range(2, 7))
-
-
-CROWD = ", ".join(f"10.5.200.{last}" for last in range(1, 49))
+CROWD = ", ".join(f"10.5.200.{last}" for last in range(1, 41))
 ON_DEMAND_VANDALISM = VANDALISM | {
     "catch-all deleted": by_command(f"route del {NETWORK} dev flannel.1"),
     "catch-all without its realm": by_command(f"route replace {NETWORK} dev flannel.1 proto 119 scope link"),
@@ -170,7 +169,9 @@ class PeersInUse(Vandals):
         return {keys[key] for key in self.node.reconciler.leases.peers}
 
     def seen(self):
-        return (*self.node.state(), self.node.unresolved(), self.node.pending())
+        routes = self.host.do(lambda ipr: list(ipr.get_routes(family=2, table=254)))
+        realms = [flow for route in routes if (flow := route.get_attr("RTA_FLOW"))]
+        return (*self.node.state(), realms, self.node.unresolved(), self.node.pending())
 
     def expected(self):
         """What should be seen; None while a peer is in use whose lease has ended."""
@@ -178,7 +179,7 @@ class PeersInUse(Vandals):
             return None
         fdb, neighbours, routes = self.node.wanted(*(self.leases[index] for index in self.in_use()))
         nobodys = self.node.on_demand._parts[IPV4].table.nobodys
-        return fdb, neighbours, routes | {str(subnet): (None, None, False) for subnet in nobodys}, [], 0
+        return fdb, neighbours, routes | {str(subnet): (None, None, False) for subnet in nobodys}, [REALM], [], 0
 
     def read_limit(self):
         """The rules of the kernel's own limit, as nft shows them without what is counted at present."""
