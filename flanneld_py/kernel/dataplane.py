@@ -7,6 +7,7 @@ pruned. Decides nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.entries import (
@@ -123,7 +124,8 @@ def digest_steps(sock: NetlinkSocket, scope: Scope, kind: Kind) -> Iterator[int]
     digest = 0
     for request in _dumps(scope, kind):
         part = 0
-        steps = sock.digest_steps(request, _peek_ours(scope, kind), f"sum up {kind.name.lower()} entries")
+        what = f"sum up {kind.name.lower()} entries"
+        steps = sock.digest_steps(request, _peek_ours(scope, kind), what, _sum_up_ours(scope, kind))
         for part in steps:  # noqa: B007 - the last one is the result
             yield digest
         digest += part
@@ -150,6 +152,18 @@ def _peek_ours(scope: Scope, kind: Kind) -> Callable[[memoryview, int], tuple[An
         return entry if scope.owns(Route(Prefix(*entry[0]), *entry[1:])) else None
 
     return peek_route
+
+
+def _sum_up_ours(scope: Scope, kind: Kind) -> Callable[[memoryview, int], int | None]:
+    match kind:
+        case Kind.FDB:
+            return neighbour.sum_fdb
+        case Kind.NEIGHBOUR:
+            return neighbour.sum_neighbours
+        case Kind.NEXTHOP:
+            return partial(nexthop.sum_up, ids=scope.nexthop_ids)
+        case _:
+            return partial(route.sum_up, ids=scope.nexthop_ids)
 
 
 _DECODERS: dict[Kind, Callable[[Message], KernelEntry | None]] = {

@@ -44,8 +44,13 @@ _FDB = {
 # How the kernel writes the two for IPv4, from the start of the message: what `peek_…` reads at a glance.
 _NEIGHBOUR_IPV4 = struct.Struct("=16x B3xiH2x HH4s HH6s")
 _FDB_IPV4 = struct.Struct("=16x B3xiH2x HH6s2x HH4s")
+# And a dump of nothing else: what `sum_…` reads at once, with a time at the end.
+_NEIGHBOURS_IPV4 = struct.Struct(">12s4x 12s 4sI 4s6s2x 28x")
+_FDB_ENTRIES_IPV4 = struct.Struct(">12s4x 12s 4s6s2x 4sI 20x")
 _DST_IPV4 = (8, NDA_DST)
 _LLADDR = (10, NDA_LLADDR)
+_DST_HEAD = struct.pack("=HH", *_DST_IPV4)
+_LLADDR_HEAD = struct.pack("=HH", *_LLADDR)
 
 
 def encode_replace_neighbour(entry: Neighbour) -> Request:
@@ -164,17 +169,57 @@ def is_repeated_fdb(message: Message) -> bool:
 
 def peek_neighbour(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     """Read what `decode_neighbour` would from the message at an offset, as a plain tuple."""
+    return _glance_at_neighbour(data, offset) or decode_neighbour(netlink.message_at(data, offset))
+
+
+def _glance_at_neighbour(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     if len(data) - offset >= _NEIGHBOUR_IPV4.size:
         af, ifindex, state, size, first, address, size2, second, mac = _NEIGHBOUR_IPV4.unpack_from(data, offset)
         if af == AF_INET and (size, first) == _DST_IPV4 and (size2, second) == _LLADDR:
             return (ifindex, IPV4, int.from_bytes(address, "big"), mac) if state & _NUD_PERMANENT else None
-    return decode_neighbour(netlink.message_at(data, offset))
+    return None
 
 
 def peek_fdb(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     """Read what `decode_fdb` would from the message at an offset, as a plain tuple."""
+    return _glance_at_fdb(data, offset) or decode_fdb(netlink.message_at(data, offset))
+
+
+def _glance_at_fdb(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     if len(data) - offset >= _FDB_IPV4.size:
         af, ifindex, state, size, first, mac, size2, second, remote = _FDB_IPV4.unpack_from(data, offset)
         if af == AF_BRIDGE and (size, first) == _LLADDR and (size2, second) == _DST_IPV4:
             return (ifindex, mac, IPV4, int.from_bytes(remote, "big")) if state & _NUD_PERMANENT else None
-    return decode_fdb(netlink.message_at(data, offset))
+    return None
+
+
+def sum_neighbours(data: memoryview, sequence: int) -> int | None:
+    """Return the sum of the hashes of what `peek_neighbour` reads of each message; None where they are not alike."""
+    whole = _NEIGHBOURS_IPV4.size
+    first = None if len(data) % whole else _glance_at_neighbour(data, 0)
+    if first is None:
+        return None
+    ifindex = first[0]
+    alike = netlink.head_of_dumped(data, whole, RTM_NEWNEIGH, sequence), bytes(data[16:28]), _DST_HEAD, _LLADDR_HEAD
+    hashes = [
+        hash((ifindex, IPV4, address, mac))
+        for head, about, dst, address, lladdr, mac in _NEIGHBOURS_IPV4.iter_unpack(data)
+        if (head, about, dst, lladdr) == alike
+    ]
+    return sum(hashes) if len(hashes) * whole == len(data) else None
+
+
+def sum_fdb(data: memoryview, sequence: int) -> int | None:
+    """Return the sum of the hashes of what `peek_fdb` reads of each message; None where they are not alike."""
+    whole = _FDB_ENTRIES_IPV4.size
+    first = None if len(data) % whole else _glance_at_fdb(data, 0)
+    if first is None:
+        return None
+    ifindex = first[0]
+    alike = netlink.head_of_dumped(data, whole, RTM_NEWNEIGH, sequence), bytes(data[16:28]), _LLADDR_HEAD, _DST_HEAD
+    hashes = [
+        hash((ifindex, mac, IPV4, remote))
+        for head, about, lladdr, mac, dst, remote in _FDB_ENTRIES_IPV4.iter_unpack(data)
+        if (head, about, lladdr, dst) == alike
+    ]
+    return sum(hashes) if len(hashes) * whole == len(data) else None

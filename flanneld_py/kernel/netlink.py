@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 NLM_F_REQUEST = 0x1
+NLM_F_MULTI = 0x2
 NLM_F_ACK = 0x4
 NLM_F_DUMP_INTR = 0x10
+NLM_F_DUMP_FILTERED = 0x20
 NLM_F_DUMP = 0x300
 NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
@@ -89,6 +91,12 @@ def walk(data: memoryview) -> Iterator[tuple[int, int, int, int]]:
             return
         yield offset, kind, flags, sequence
         offset += length + (-length & 3)
+
+
+def head_of_dumped(data: memoryview, size: int, kind: int, sequence: int) -> bytes:
+    """Return how each message of a dump begins, up to the port, where all in a read are of this length and kind."""
+    flags = _HEADER.unpack_from(data)[2] & NLM_F_DUMP_FILTERED | NLM_F_MULTI
+    return _HEADER.pack(size, kind, flags, sequence, 0)[:12]
 
 
 def message_at(data: memoryview, offset: int) -> Message:

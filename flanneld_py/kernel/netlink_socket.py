@@ -139,11 +139,17 @@ class NetlinkSocket:
             yield entries
 
     def digest_steps(
-        self, request: Request, peek: Callable[[memoryview, int], tuple[Any, ...] | None], operation: str
+        self,
+        request: Request,
+        peek: Callable[[memoryview, int], tuple[Any, ...] | None],
+        operation: str,
+        sum_up: Callable[[memoryview, int], int | None] | None = None,
     ) -> Iterator[int]:
         """Read a whole table step by step and keep nothing of it but the sum of its entries' hashes.
 
-        `peek` reads the message at an offset, or returns None for what is of no interest. Raises KernelError.
+        `peek` reads the message at an offset, or returns None for what is of no interest. `sum_up` returns at once what
+        all messages of a read add to the sum, of which this is the sequence number; None where it cannot tell, and each
+        is peeked at. Raises KernelError.
         """
         digest = 0
 
@@ -157,13 +163,27 @@ class NetlinkSocket:
             if entry is not None:
                 digest += hash(entry)
 
-        for _ in self._dump_reads(request, begin, take, operation):
+        def take_all(data: memoryview) -> bool:
+            nonlocal digest
+            part = sum_up(data, self._sequence) if sum_up else None
+            digest += part or 0
+            return part is not None
+
+        for _ in self._dump_reads(request, begin, take, operation, take_all):
             yield digest
 
     def _dump_reads(
-        self, request: Request, begin: Callable[[], None], take: Callable[[memoryview, int], None], operation: str
+        self,
+        request: Request,
+        begin: Callable[[], None],
+        take: Callable[[memoryview, int], None],
+        operation: str,
+        take_all: Callable[[memoryview], bool] = lambda _: False,
     ) -> Iterator[None]:
-        """Hand each message of a dump, by its offset, to `take`; yield after each read, `begin` anew if interrupted."""
+        """Hand each message of a dump, by its offset, to `take`, unless `take_all` has taken all messages of a read.
+
+        Yields after each read; begins anew with `begin` if interrupted.
+        """
         for _ in range(_DUMP_TRIES):
             begin()
             interrupted, done = False, False
@@ -171,7 +191,7 @@ class NetlinkSocket:
             self._socket.send(netlink.encode_request(request, self._sequence, netlink.NLM_F_DUMP))
             while not done:
                 data = self._receive()
-                for offset, kind, flags, sequence in netlink.walk(data):
+                for offset, kind, flags, sequence in () if take_all(data) else netlink.walk(data):
                     if sequence != self._sequence:
                         continue
                     interrupted |= bool(flags & netlink.NLM_F_DUMP_INTR)

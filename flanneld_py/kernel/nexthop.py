@@ -34,6 +34,8 @@ _LAYOUTS = {IPV4: (4, struct.Struct("=BBBBI HHI HHI HH4s")), IPV6: (16, struct.S
 # How the kernel writes one for IPv4, from the start of the message: what `peek` reads at a glance.
 _IPV4 = struct.Struct("=16x BxBxI HHI HHI HH4s")
 _IPV4_ATTRIBUTES = (8, _NHA_ID, 8, _NHA_OIF, 8, _NHA_GATEWAY)
+# And a dump of nothing else: what `sum_up` reads at once.
+_ALL_IPV4 = struct.Struct("=12s4x 12sI 12s4s")
 
 
 def encode_replace(nexthop: Nexthop) -> Request:
@@ -93,11 +95,33 @@ def decode_id(message: Message) -> int:
 
 def peek(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     """Read what `decode` would from the message at an offset, as a plain tuple."""
+    return _glance(data, offset) or decode(netlink.message_at(data, offset))
+
+
+def _glance(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     if len(data) - offset >= _IPV4.size:
         af, protocol, flags, a, b, ident, c, d, ifindex, e, f, gateway = _IPV4.unpack_from(data, offset)
         if af == AF_INET and protocol == PROTOCOL_FLANNELD and (a, b, c, d, e, f) == _IPV4_ATTRIBUTES:
             return ident, IPV4, int.from_bytes(gateway, "big"), ifindex, bool(flags & _RTNH_F_ONLINK)
-    return decode(netlink.message_at(data, offset))
+    return None
+
+
+def sum_up(data: memoryview, sequence: int, ids: range) -> int | None:
+    """Return the sum of the hashes of what `peek` reads of each message; None where not all are alike, of these ids."""
+    whole = _ALL_IPV4.size
+    example = None if len(data) % whole else _glance(data, 0)
+    if example is None:
+        return None
+    _, _, _, ifindex, onlink = example
+    first, last = ids.start, ids.stop - 1
+    alike = netlink.head_of_dumped(data, whole, RTM_NEWNEXTHOP, sequence), bytes(data[16:28]), bytes(data[32:44])
+    number = int.from_bytes
+    hashes = [
+        hash((ident, IPV4, number(gateway, "big"), ifindex, onlink))
+        for head, about, ident, via, gateway in _ALL_IPV4.iter_unpack(data)
+        if (head, about, via) == alike and first <= ident <= last
+    ]
+    return sum(hashes) if len(hashes) * whole == len(data) else None
 
 
 def has_nexthops(sock: NetlinkSocket) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from flanneld_py.core.entries import BLACKHOLE, UNREACHABLE, Route
+from flanneld_py.core.entries import BLACKHOLE, PROTOCOL_FLANNELD, UNREACHABLE, Route
 from flanneld_py.core.named_tuple import TYPE_CHECKING
 from flanneld_py.core.prefix import IPV4, Prefix
 from flanneld_py.kernel import netlink
@@ -43,6 +43,8 @@ _IPV4_ROUTE = struct.Struct("=BBBBBBBBI HH4s HHI")
 # How the kernel writes an IPv4 route by nexthop id, from the start of the message: what `peek` reads at a glance.
 _IPV4_BY_NEXTHOP = struct.Struct("=16x BBxBBBxBI HHI HH4s HHI")
 _IPV4_ATTRIBUTES = (8, RTA_TABLE, _TABLE_MAIN, 8, RTA_DST, 8, RTA_NH_ID)
+# And a dump of nothing else, each with gateway and device of its nexthop: what `sum_up` reads at once.
+_ALL_IPV4 = struct.Struct("=12s4x 24s4s4sI 16x")
 
 
 def default_metric(family: int) -> int:
@@ -125,6 +127,10 @@ def decode(message: Message) -> Route | None:
 
 def peek(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     """Read what `decode` would from the message at an offset, as a plain tuple."""
+    return _glance(data, offset) or decode(netlink.message_at(data, offset))
+
+
+def _glance(data: memoryview, offset: int) -> tuple[Any, ...] | None:
     if len(data) - offset >= _IPV4_BY_NEXTHOP.size:
         af, length, tos, table, protocol, kind, flags, a, b, c, d, e, dst, f, g, ident = _IPV4_BY_NEXTHOP.unpack_from(
             data, offset
@@ -132,4 +138,27 @@ def peek(data: memoryview, offset: int) -> tuple[Any, ...] | None:
         plain = af == AF_INET and table == _TABLE_MAIN and not tos and not flags & _RTM_F_CLONED
         if plain and (a, b, c, d, e, f, g) == _IPV4_ATTRIBUTES:
             return (IPV4, int.from_bytes(dst, "big"), length), 0, ident, 0, 0, False, protocol, kind, 0
-    return decode(netlink.message_at(data, offset))
+    return None
+
+
+def sum_up(data: memoryview, sequence: int, ids: range) -> int | None:
+    """Return the sum of the hashes of what `peek` reads of each message; None where they are not alike and ours.
+
+    `ids` are those of our nexthops.
+    """
+    whole = _ALL_IPV4.size
+    example = None if len(data) % whole else _glance(data, 0)
+    if example is None or example[2] not in ids:
+        return None
+    (_, _, length), *_, protocol, kind, _ = example
+    if protocol != PROTOCOL_FLANNELD:
+        return None
+    first, last = ids.start, ids.stop - 1
+    alike = netlink.head_of_dumped(data, whole, RTM_NEWROUTE, sequence), bytes(data[16:40]), bytes(data[44:48])
+    number = int.from_bytes
+    hashes = [
+        hash(((IPV4, number(dst, "big"), length), 0, ident, 0, 0, False, protocol, kind, 0))
+        for head, about, dst, by, ident in _ALL_IPV4.iter_unpack(data)
+        if (head, about, by) == alike and first <= ident <= last
+    ]
+    return sum(hashes) if len(hashes) * whole == len(data) else None

@@ -1,13 +1,15 @@
 """What is ours among the kernel's objects, and what reading, writing and watching make of it."""
 
 import socket
+from functools import partial
 
 import pytest
 
 from flanneld_py.core.entries import FdbEntry, Kind, Neighbour, Nexthop, Route, entry_key
 from flanneld_py.core.plan import Operation, order
-from flanneld_py.kernel import neighbour, route
-from flanneld_py.kernel.dataplane import Scope, apply_batch, read_steps
+from flanneld_py.core.prefix import Prefix
+from flanneld_py.kernel import neighbour, nexthop, route
+from flanneld_py.kernel.dataplane import Scope, apply_batch, digest_steps, read_steps
 from flanneld_py.kernel.monitor import Change, Monitor
 from tests.host import IPV4, IPV6, ONLINK, PERMANENT, SELF, mac, number, parse_prefix
 
@@ -53,6 +55,18 @@ class Ours:
         assert all(entry_key(entry) == key for key, entry in table.items())
         return set(table.values())
 
+    def digest(self, kind):
+        *_, digest = digest_steps(self.host.sock, self.scope, kind)
+        return digest
+
+    def many(self, count):
+        """Write the entries of so many peers in IPv4."""
+        for i in range(count):
+            subnet = Prefix(IPV4, SUBNET.address + (i << 8), 24)
+            fdb, neigh, hop, path = self.peer(IPV4, self.device, subnet, f"172.30.{i >> 7}.{i & 127}", ID + i)
+            lladdr = (0x020100000000 + i).to_bytes(6, "big")
+            self.write([fdb._replace(mac=lladdr), neigh._replace(lladdr=lladdr), hop, path])
+
     def read_all(self):
         return {entry for kind in Kind for entry in self.read(kind)}
 
@@ -76,6 +90,54 @@ def test_written_and_read_and_deleted(ours):
     ours.write()
     ours.write(delete=True)
     assert ours.read_all() == set()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind != Kind.DRIVEN])
+def test_sum_is_that_of_the_entries_whatever_lies_among_them(ours, kind):
+    ours.write()
+    ours.many(1000)
+    host, device = ours.host, "dev flannel.1"
+    for change in (
+        lambda: None,
+        lambda: host.ip(f"neigh replace 10.5.7.9 lladdr {OTHER} nud stale {device}"),
+        lambda: host.ip(f"neigh replace 10.5.7.0 lladdr {OTHER} nud permanent {device}"),
+        lambda: host.ip(f"fdb replace {OTHER} dst 172.30.0.9 {device}", "bridge"),
+        lambda: host.ip(f"route replace 10.5.7.0/25 via 10.5.7.0 onlink {device}"),
+        lambda: ours.write([Nexthop(ID + 5, IPV4, number("172.30.0.9"), host.uplink, True)]),
+        lambda: ours.write([Route(SUBNET, 0, ID + 5, 0, 0, False)]),
+        lambda: ours.write([Route(parse_prefix("10.7.100.0/25"), 0, ID, 0, 0, False)]),
+    ):
+        change()
+        assert ours.digest(kind) == sum(hash(entry) for entry in ours.read(kind))
+
+
+@pytest.mark.parametrize(
+    ("request_of", "peek", "sum_up"),
+    [
+        (neighbour.encode_dump_fdb, neighbour.peek_fdb, neighbour.sum_fdb),
+        (
+            lambda device: neighbour.encode_dump_neighbours(IPV4, device),
+            neighbour.peek_neighbour,
+            neighbour.sum_neighbours,
+        ),
+        (lambda _: nexthop.encode_dump(), nexthop.peek, partial(nexthop.sum_up, ids=IDS)),
+        (lambda _: route.encode_dump(IPV4), route.peek, partial(route.sum_up, ids=IDS)),
+    ],
+    ids=["fdb", "neighbour", "nexthop", "route"],
+)
+def test_many_of_a_kind_are_summed_up_at_once(ours, request_of, peek, sum_up):
+    ours.many(2000)
+    peeked = []
+
+    def peek_one(data, offset):
+        peeked.append(offset)
+        return peek(data, offset)
+
+    *_, digest = ours.host.sock.digest_steps(request_of(ours.device), peek_one, "sum up", sum_up)
+    *_, one_by_one = ours.host.sock.digest_steps(request_of(ours.device), peek, "sum up")
+    assert digest == one_by_one
+    # The first routes are the kernel's, and the end of the dump stands behind the last of each table.
+    assert len(peeked) < 1500
 
 
 def test_deleting_what_is_gone_is_no_failure(ours):
