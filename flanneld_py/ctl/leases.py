@@ -106,7 +106,7 @@ def _run_show(options: argparse.Namespace) -> int:
         show_json(told)
     else:
         left = "does not expire" if found.seconds_left is None else f"{found.seconds_left / 3600:.1f} h"
-        shown = told | {"seconds_left": left, "subnets": ", ".join(told.get("subnets", ()))}
+        shown = told | {"seconds_left": "", "subnets": ", ".join(told.get("subnets", ())), "time left": left}
         show([f"  {key:<16} {value}" for key, value in shown.items() if value not in {None, ""}])
     return NOT_WELL if "unreadable" in told else OK
 

@@ -62,7 +62,9 @@ def test_one_lease_with_the_time_that_it_has_left(ctl, named):
     assert status == 0
     assert told["key"] == "10.5.9.0-24"
     assert 7000 < told["seconds_left"] <= 7200
-    assert ctl("lease", "show", named)[1].splitlines()[0].split() == ["key", "10.5.9.0-24"]
+    shown = [line.split() for line in ctl("lease", "show", named)[1].splitlines()]
+    assert shown[0] == ["key", "10.5.9.0-24"]
+    assert shown[-1] == ["time", "left", "2.0", "h"]
 
 
 def test_no_such_lease(ctl):
