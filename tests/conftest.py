@@ -126,3 +126,35 @@ def host(namespace):
     made = Host(namespace)
     yield made
     made.close()
+
+
+@pytest.fixture
+async def far(make_namespace):
+    """The other end of a node's uplink, where what comes through the tunnel is read off the wire."""
+    from tests.agent.on_demand_node import FarSide  # few tests need what this imports
+
+    side = FarSide(make_namespace())
+    side.listen()
+    yield side
+    side.close()
+
+
+@pytest.fixture
+def near(make_namespace, far):
+    """The host at this end of the uplink; the test itself is in its namespace."""
+    from tests.agent.on_demand_node import NodeHost
+
+    made = NodeHost(make_namespace(), far.namespace)
+    with made.namespace.entered():
+        yield made
+    made.close()
+
+
+@pytest.fixture
+def sender(near):
+    """A process there that sends packets."""
+    from tests.agent.on_demand_node import Sender
+
+    made = Sender(near)
+    yield made
+    made.close()

@@ -242,3 +242,13 @@ def public_ip(lease):
 
 def number_of(payload):
     return struct.unpack("!I", payload)[0]
+
+
+async def arrives(far, sender, address):
+    """Send a packet of its own and wait for it; return the path that it took."""
+    payload = f"{address} {len(far.packets)}".encode()
+    assert sender.send(address, payload) == 0
+    await until(lambda: payload in far.payloads(address))
+    return next(
+        (outer, mac) for outer, mac, inner, data in reversed(far.packets) if (inner, data) == (address, payload)
+    )

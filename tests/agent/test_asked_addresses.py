@@ -13,7 +13,7 @@ from flanneld_py.agent import asked_addresses
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import IPV4
 from flanneld_py.kernel.miss_limit import MissLimit
-from tests.agent.on_demand_node import FarSide, NodeHost, OnDemandNode, Sender
+from tests.agent.on_demand_node import OnDemandNode, Sender
 from tests.agent.reconciled_node import make_lease
 from tests.agent.vandals import RefusingSocket
 from tests.fakes.memory_store import MemoryStore
@@ -27,26 +27,8 @@ NETWORK = "10.5.0.0/16"
 
 
 @pytest.fixture
-async def far(make_namespace):
-    side = FarSide(make_namespace())
-    side.listen()
-    yield side
-    side.close()
-
-
-@pytest.fixture
-def host(make_namespace, far):
-    made = NodeHost(make_namespace(), far.namespace)
-    with made.namespace.entered():
-        yield made
-    made.close()
-
-
-@pytest.fixture
-def sender(host):
-    made = Sender(host)
-    yield made
-    made.close()
+def host(near):
+    return near
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from flanneld_py.agent import on_demand
 from flanneld_py.core.entries import Kind
 from flanneld_py.core.lease import encode_attrs
 from flanneld_py.core.misses import Miss
-from tests.agent.on_demand_node import FarSide, NodeHost, OnDemandNode, Sender, number_of, public_ip
+from tests.agent.on_demand_node import OnDemandNode, arrives, number_of, public_ip
 from tests.agent.reconciled_node import ReconciledNode, make_lease
 from tests.agent.vandals import RefusingSocket
 from tests.fakes.memory_store import MemoryStore
@@ -33,26 +33,8 @@ def store():
 
 
 @pytest.fixture
-async def far(make_namespace):
-    side = FarSide(make_namespace())
-    yield side
-    side.close()
-
-
-@pytest.fixture
-def host(make_namespace, far):
-    made = NodeHost(make_namespace(), far.namespace)
-    with made.namespace.entered():
-        yield made
-    made.close()
-
-
-@pytest.fixture
-async def sender(host, far):
-    far.listen()
-    made = Sender(host)
-    yield made
-    made.close()
+def host(near):
+    return near
 
 
 @pytest.fixture
@@ -71,16 +53,6 @@ async def make_node(host, sender, store):
 @pytest.fixture
 async def node(make_node):
     return await make_node().ready()
-
-
-async def arrives(far, sender, address):
-    """Send a packet of its own and wait for it; return the path that it took."""
-    payload = f"{address} {len(far.packets)}".encode()
-    assert sender.send(address, payload) == 0
-    await until(lambda: payload in far.payloads(address))
-    return next(
-        (outer, mac) for outer, mac, inner, data in reversed(far.packets) if (inner, data) == (address, payload)
-    )
 
 
 def see_nothing(misses, found):

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from flanneld_py.backends.vxlan import link_local
-from tests.agent.on_demand_node import FarSide, NodeHost, OnDemandNode, Sender, number_of
+from tests.agent.on_demand_node import OnDemandNode, arrives, number_of
 from tests.agent.reconciled_node import make_lease as make_lease_of
 from tests.fakes.memory_store import MemoryStore
 from tests.host import IPV4, IPV6, mac
@@ -32,26 +32,8 @@ def make_lease(families):
 
 
 @pytest.fixture
-async def far(make_namespace):
-    side = FarSide(make_namespace())
-    yield side
-    side.close()
-
-
-@pytest.fixture
-async def host(make_namespace, far):
-    made = NodeHost(make_namespace(), far.namespace)
-    far.listen()
-    with made.namespace.entered():
-        yield made
-    made.close()
-
-
-@pytest.fixture
-def sender(host):
-    made = Sender(host)
-    yield made
-    made.close()
+def host(near):
+    return near
 
 
 @pytest.fixture
@@ -70,14 +52,6 @@ async def make_node(host, families):
 @pytest.fixture
 async def node(make_node):
     return await make_node().ready()
-
-
-async def arrives(far, sender, address):
-    """Send a packet of its own and wait for it; return the path that it took."""
-    payload = f"{address} {len(far.packets)}".encode()
-    assert sender.send(address, payload) == 0
-    await until(lambda: payload in far.payloads(address))
-    return far.paths(address)[-1]
 
 
 async def follows(node, *leases):

@@ -14,7 +14,7 @@ from flanneld_py.kernel import dataplane, miss
 from flanneld_py.kernel.device import Device, ensure_device
 from flanneld_py.kernel.monitor import Monitor
 from flanneld_py.kernel.vxlan import vxlan_options
-from tests.agent.on_demand_node import FAR_ADDRESS, RESOLVED, FarSide, NodeHost, Sender
+from tests.agent.on_demand_node import FAR_ADDRESS, RESOLVED, Sender
 from tests.host import ADDRESS, IPV4, IPV6, PERMANENT, SELF, mac, number, parse_prefix
 from tests.waiting import until, wait_until
 
@@ -26,19 +26,8 @@ NETWORK = parse_prefix("10.5.0.0/16")
 
 
 @pytest.fixture
-async def far(make_namespace):
-    side = FarSide(make_namespace())
-    side.listen()
-    yield side
-    side.close()
-
-
-@pytest.fixture
-def host(make_namespace, far):
-    made = NodeHost(make_namespace(), far.namespace)
-    with made.namespace.entered():
-        yield made
-    made.close()
+def host(near):
+    return near
 
 
 def wanted(host, name="flannel.1", vni=1, base="10.5.1.0"):
