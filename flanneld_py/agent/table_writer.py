@@ -22,11 +22,12 @@ from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flanneld_py.agent.driven_tables import DrivenTables
     from flanneld_py.core.entries import Key, Kind
     from flanneld_py.core.plan import Operation
+    from flanneld_py.core.retries import Failure
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 log = logging.getLogger(__name__)
@@ -126,8 +127,7 @@ class TableWriter:
         self.counts.operations += len(batch)
         doubtful = self.retries.settle(operation for index, operation in enumerate(batch) if index not in failed)
         self._doubtful |= doubtful
-        for index, (errno, reason) in failed.items():
-            self.note_failure(batch[index], errno, reason)
+        self._note_failures(self._record(batch[index], *why) for index, why in failed.items())
         if not table:
             # Not earlier: what is noticed may have us write the same objects anew, and fail.
             self._notice_own(batch)
@@ -161,9 +161,18 @@ class TableWriter:
 
     def note_failure(self, operation: Operation, errno: int, reason: str) -> None:
         """Have an operation tried again that failed."""
+        self._note_failures((self._record(operation, errno, reason),))
+
+    def _record(self, operation: Operation, errno: int, reason: str) -> Failure:
         self.counts.errors[errno] += 1
-        failure = self.retries.record(operation, errno, reason, time.monotonic(), self._rng.random())
-        if failure.attempts == 1:
+        return self.retries.record(operation, errno, reason, time.monotonic(), self._rng.random())
+
+    def _note_failures(self, failures: Iterable[Failure]) -> None:
+        """Name the first of those that have failed for the first time: the others of a batch mostly have its reason."""
+        new = [failure for failure in failures if failure.attempts == 1]
+        if new:
+            operation, _, _, errno, reason = new[0]
             who = table_of(operation) or "kernel"
             verb, what = "delete" if operation.delete else "write", describe_entry(operation.entry)
-            log.warning("%s refused to %s %s: %s (errno %d); trying again", who, verb, what, reason, errno)
+            more = f", and {len(new) - 1:,} more" if new[1:] else ""
+            log.warning("%s refused to %s %s%s: %s (errno %d); trying again", who, verb, what, more, reason, errno)

@@ -138,4 +138,7 @@ def describe_entry(entry: Entry) -> str:
         case Route():
             if entry.nexthop_id:
                 return f"route {entry.dst} nhid {entry.nexthop_id}"
-            return f"route {entry.dst} via {format_address(entry.dst.family, entry.gateway)} dev {entry.ifindex}"
+            if entry.type == UNREACHABLE:
+                return f"route unreachable {entry.dst}"
+            via = f" via {format_address(entry.dst.family, entry.gateway)}" if entry.gateway else ""
+            return f"route {entry.dst}{via} dev {entry.ifindex}"

@@ -103,3 +103,11 @@ async def test_what_a_new_plan_says_is_written(monkeypatch):
 async def test_failure_of_what_is_written_ahead_outlives_the_batch_before(monkeypatch):
     writer, _ = await write_while(monkeypatch, REPLACES[:1], DELETES[:1], refuses={DELETES[0]})
     assert [failure.operation for failure in writer.retries] == DELETES[:1]
+
+
+async def test_refusals_of_a_batch_are_one_line_of_the_log(monkeypatch, caplog):
+    refused = set(REPLACES[:3])
+    await write_while(monkeypatch, REPLACES[:5], (), refuses=refused)
+    assert [record.getMessage() for record in caplog.records] == [
+        "kernel refused to write route unreachable 0.0.0.0/24, and 2 more: no memory (errno 12); trying again"
+    ]
