@@ -279,7 +279,9 @@ class Reconciler:
 
     def _mend_ground(self, dirty: set[Change], *, is_resync: bool) -> set[Change]:
         """Mend the devices and look at the underlay; return what is to be compared after that."""
-        if is_resync or Change.DEVICE in dirty:
+        # A device that goes takes its entries along, which is told first: all that is written to it before it is made
+        # anew would be refused.
+        if is_resync or Change.DEVICE in dirty or dirty & self._tables:
             # A device that went down and came up again has lost its routes, though nothing is wrong with it now.
             doubtful = self._mend_devices() or Change.DEVICE in dirty
             self.grounded.set()

@@ -13,6 +13,7 @@ from flanneld_py.agent import reconciler, table_writer
 from flanneld_py.core.entries import PROTOCOL_BOOT, FdbEntry, Nexthop, Route
 from flanneld_py.core.lease_event import LeaseRejected
 from flanneld_py.kernel import netlink, nexthop
+from flanneld_py.kernel.monitor import Change
 from flanneld_py.kernel.netlink import Request
 from tests.agent.reconciled_node import DUAL, NEVER, OWN_MAC, V6, ReconciledNode, make_lease
 from tests.host import IPV4, IPV6, ONLINK, PERMANENT, SELF, UPLINK, number
@@ -399,6 +400,24 @@ async def test_mended_again_and_again(node, host):
         await until(lambda: node.device() is not None)
         await node.follows(A, B)
         assert host.link("flannel.1").get_attr("IFLA_ADDRESS") == OWN_MAC
+
+
+async def test_nothing_is_written_to_a_device_that_is_gone(node, host, monkeypatch):
+    await node.begin(A, B)
+    await node.follows(A, B)
+    former, drift = node.device(), node.reconciler.drift
+    read = drift.read
+
+    def read_of_entries(own_fdb):
+        """What the kernel tells first of a device that goes."""
+        monkeypatch.setattr(drift, "read", read)
+        return read(own_fdb) & {Change.FDB}
+
+    monkeypatch.setattr(drift, "read", read_of_entries)
+    host.do(lambda ipr: ipr.link("del", index=former))
+    await until(lambda: node.device() not in {None, former})
+    await node.follows(A, B)
+    assert not node.reconciler.counts.errors
 
 
 async def test_device_that_somebody_undoes_after_each_try_is_mended_in_the_end(node, host, monkeypatch):
