@@ -83,19 +83,15 @@ def _find_renamed(sock: NetlinkSocket, wanted: Device) -> Link | None:
     """
     if not wanted.options:
         return None
+    alike = [link for link in links.read_links(sock) if _is_same_make(link, wanted)]
+    if wanted.mac:
+        return next((link for link in alike if link.mac == wanted.mac), None)
     own = {
         entry.ifindex
-        for entry in (() if wanted.mac else addresses.read_addresses(sock))
+        for entry in addresses.read_addresses(sock)
         if (entry.family, entry.address, entry.length) in wanted.addresses
     }
-    return next(
-        (
-            link
-            for link in links.read_links(sock)
-            if (link.mac == wanted.mac if wanted.mac else link.ifindex in own) and _is_same_make(link, wanted)
-        ),
-        None,
-    )
+    return next((link for link in alike if link.ifindex in own), None)
 
 
 def _rename(sock: NetlinkSocket, ifindex: int, wanted: Device) -> None:
