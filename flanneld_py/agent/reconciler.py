@@ -1,6 +1,7 @@
 """The reconciler: the one task that changes the kernel's tables.
 
-Leases and notifications only mark what may be wrong; this task reads, plans and applies. What should be there is
+Leases and notifications only mark what may be wrong; this task decides when which table is looked at, and how often
+the ground below them is mended. How a table is compared and written is in `table_keeper.py`; what should be there is
 decided in `wanted.py`; who else changes it is told by `drift.py`. Nothing is pruned before the first complete snapshot
 of the leases has come.
 """
@@ -10,19 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.drift import Drift
-from flanneld_py.agent.driven_tables import DrivenTables
 from flanneld_py.agent.skipped_log import log_skipped
-from flanneld_py.agent.table_reader import TableReader
-from flanneld_py.agent.table_sums import TableSums
-from flanneld_py.agent.table_writer import TableWriter
+from flanneld_py.agent.table_keeper import TableKeeper
 from flanneld_py.agent.wanted import EntryChange, Wanted
-from flanneld_py.core.entries import Kind
 from flanneld_py.core.peer import OWN_MAC
-from flanneld_py.core.plan import TableDiff, order
 from flanneld_py.kernel.monitor import Change
 
 if TYPE_CHECKING:
@@ -52,9 +48,9 @@ class Reconciler:
 
     `grounded` is set once our devices are there, `synced` once everything that was wanted has been tried,
     `underlay_changed` whenever something was told of the host's own network, and `identity_taken` when another node's
-    lease came that has our VTEP's MAC, both for whoever clears them; `busy_since`
-    is when the pass that runs now began, on the monotonic clock, None between passes; `broken_off` is why the last pass
-    did not come to its end, empty if it did.
+    lease came that has our VTEP's MAC, both for whoever clears them; `busy_since` is when the pass that runs now began,
+    on the monotonic clock, None between passes; `broken_off` is why the last pass did not come to its end, empty if it
+    did.
     """
 
     def __init__(
@@ -72,23 +68,21 @@ class Reconciler:
 
         `on_demand` is handed what the kernel asks for.
         """
-        self._driven = DrivenTables(())
         self._keeper = keeper
         self._wanted = Wanted(sources, keeper, leases, on_demand.standing if on_demand else None)
-        self._take_sources(sources)
         self._resync_interval = resync_interval
-        self._reader = TableReader(keeper, self._driven)
-        self._writer = TableWriter(sock, self._driven, self._notice, rng)
-        self._sums = TableSums()
         self._dirty: set[Change] = {Change.DEVICE, Change.UNDERLAY}
         self._wake = asyncio.Event()
         self._rebased = asyncio.Event()
         self._next_resync = time.monotonic() + resync_interval
         self.drift = Drift(sock.port, keeper, on_demand)
+        self._tables = TableKeeper(
+            sock, self._wanted, leases=leases, ground=keeper, drift=self.drift, notice=self._notice, rng=rng
+        )
         self.leases = leases
         self.unreachable = self._wanted.unreachable
-        self.retries = self._writer.retries
-        self.counts = self._writer.counts
+        self.retries = self._tables.writer.retries
+        self.counts = self._tables.writer.counts
         self.grounded = asyncio.Event()
         self.synced = asyncio.Event()
         self.underlay_changed = asyncio.Event()
@@ -97,18 +91,20 @@ class Reconciler:
         self.busy_since: float | None = None
         self.broken_off = ""
 
-    def _take_sources(self, sources: Sequence[EntrySource]) -> None:
-        self._wanted.sources = sources
-        self._driven.rebase(driver for source in sources for driver in source.drivers)
-        self._kinds = [kind for kind in Kind if kind != Kind.DRIVEN or self._driven]
-        self._tables = frozenset(Change(kind) for kind in self._kinds)
+    @property
+    def _all_tables(self) -> set[Change]:
+        return {Change(kind) for kind in self._tables.kinds}
+
+    def _mark(self, changes: Iterable[Change]) -> None:
+        """Have these looked at by a pass that begins as soon as it can."""
+        self._dirty.update(changes)
+        self._wake.set()
 
     def rebase(self, former: EntrySource, source: EntrySource) -> None:
         """Go on with another source in the place of a former one; all is compared with what it wants."""
-        self._take_sources([source if one is former else one for one in self._wanted.sources])
-        self._dirty |= {*self._tables, Change.DEVICE, Change.UNDERLAY}
+        self._tables.take_sources([source if one is former else one for one in self._wanted.sources])
         self._rebased.set()
-        self._wake.set()
+        self._mark({*self._all_tables, Change.DEVICE, Change.UNDERLAY})
 
     def take_events(self, events: Sequence[LeaseEvent]) -> None:
         """Take over what the store says of the leases; the kernel follows in the reconciler's task."""
@@ -122,15 +118,14 @@ class Reconciler:
         if self.leases.is_refused_as(OWN_MAC, news):
             self.identity_taken.set()
         if not was_complete:
-            self._dirty |= self._tables
+            self._dirty |= self._all_tables
         self._wake.set()
 
     def _apply(self, events: Sequence[LeaseEvent]) -> dict[str, tuple[Peer, ...]]:
         followed_underlay = self._keeper.follows_underlay
         former = self.leases.apply(events, time.monotonic())
         if self._keeper.follows_underlay and not followed_underlay:
-            self._dirty.add(Change.UNDERLAY)
-            self._wake.set()
+            self._mark({Change.UNDERLAY})
         return former
 
     def program(self, event: LeasePut, before: Callable[[tuple[Peer, ...]], None]) -> tuple[Peer, ...]:
@@ -152,14 +147,12 @@ class Reconciler:
 
     def _write_ahead(self, change: EntryChange) -> None:
         try:
-            if not self._writer.apply_now(change.plan()):
+            if not self._tables.write_ahead(change):
                 # Whoever sleeps knows of nothing that is to be tried again.
                 self._wake.set()
         except OSError as error:
             log.warning("not written at once: reason=%s", error)
-            self._dirty |= self._tables
-            self._wake.set()
-        self._sums.change(change.before, change.after)
+            self._mark(self._all_tables)
 
     def desired(self, peers: Iterable[Peer]) -> list[Entry]:
         """Return the entries that lead to peers."""
@@ -167,13 +160,12 @@ class Reconciler:
 
     def refused(self, operation: Operation, errno: int, reason: str) -> None:
         """Have an operation tried again that a driver had begun and that has failed since."""
-        self._writer.note_failure(operation, errno, reason)
+        self._tables.writer.note_failure(operation, errno, reason)
         self._wake.set()
 
     def doubt(self) -> None:
         """Have the tables of all drivers read again."""
-        self._dirty.add(Change.DRIVEN)
-        self._wake.set()
+        self._mark({Change.DRIVEN})
 
     async def followed(self) -> None:
         """Return once all that is wanted now, by a complete snapshot of the leases, has been tried."""
@@ -204,7 +196,7 @@ class Reconciler:
         finally:
             loop.remove_reader(self.drift.fileno())
             self.drift.close()
-            self._reader.close()
+            self._tables.close()
 
     async def _start_over(self, error: OSError) -> None:
         """Have everything done anew after a pause; what comes meanwhile waits, for there may be no device for it."""
@@ -214,7 +206,7 @@ class Reconciler:
         self.broken_off = str(error)
         self.counts.errors[error.errno or 0] += 1
         self._next_resync = 0.0
-        self._sums.forget()
+        self._tables.forget()
         self.busy_since = None
         # Another source may want what the kernel does not refuse, as after the uplink was replaced.
         with suppress(TimeoutError):
@@ -227,13 +219,12 @@ class Reconciler:
         self.broken_off = ""
 
     def _notice(self) -> None:
-        changes = self.drift.read(self._writer.own_fdb)
+        changes = self.drift.read(self._tables.writer.own_fdb)
         if changes:
-            self._dirty |= changes
+            self._mark(changes)
             self.drift.count(changes)
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
-            self._wake.set()
 
     async def _sleep(self) -> None:
         due = (self._next_resync, self.retries.next_due(), self.leases.next_expiry())
@@ -257,21 +248,15 @@ class Reconciler:
             return
         self._wanted.note(self.leases.expire(now))
         if is_resync:
-            unread = [kind for kind in self._kinds if Change(kind) not in dirty]
-            dirty |= {Change(kind) for kind in unread if not await self._is_as_wanted(kind)}
-        kinds = [kind for kind in self._kinds if Change(kind) in dirty]
-        if len(kinds) == len(self._kinds):
+            unread = [kind for kind in self._tables.kinds if Change(kind) not in dirty]
+            dirty |= {Change(kind) for kind in unread if not await self._tables.is_as_wanted(kind)}
+        kinds = [kind for kind in self._tables.kinds if Change(kind) in dirty]
+        if len(kinds) == len(self._tables.kinds):
             # All tables are about to be compared with the leases as they are now.
             self._wanted.forget_changes()
-        await self._follow_leases()
-        if kinds:
-            await self._compare_tables(kinds)
-        self._writer.begin_plan()
-        await self._writer.apply(order(self.retries.due(time.monotonic())))
-        doubtful = {Change(kind) for kind in self._writer.take_doubtful()}
+        doubtful = {Change(kind) for kind in await self._tables.bring(kinds)}
         if doubtful:
-            self._dirty |= doubtful
-            self._wake.set()
+            self._mark(doubtful)
         self.synced.set()
         for done in followers:
             self._followers.remove(done)
@@ -281,15 +266,15 @@ class Reconciler:
         """Mend the devices and look at the underlay; return what is to be compared after that."""
         # A device that goes takes its entries along, which is told first: all that is written to it before it is made
         # anew would be refused.
-        if is_resync or Change.DEVICE in dirty or dirty & self._tables:
+        if is_resync or Change.DEVICE in dirty or dirty & self._all_tables:
             # A device that went down and came up again has lost its routes, though nothing is wrong with it now.
             doubtful = self._mend_devices() or Change.DEVICE in dirty
             self.grounded.set()
             # What was told meanwhile, most of it about our own mending, belongs to this pass.
-            dirty |= self._dirty | (self._tables if doubtful else frozenset())
+            dirty |= self._dirty | (self._all_tables if doubtful else frozenset())
             self._dirty &= {Change.DEVICE}
         if (is_resync or Change.UNDERLAY in dirty) and self._keeper.look_at_underlay():
-            dirty |= self._tables
+            dirty |= self._all_tables
         return dirty
 
     def _mend_devices(self) -> bool:
@@ -297,54 +282,11 @@ class Reconciler:
         for tries in range(_DEVICE_TRIES):
             if not self._keeper.mend_devices():
                 return tries > 0
-            changes = self.drift.read(self._writer.own_fdb) - {Change.DEVICE}
+            changes = self.drift.read(self._tables.writer.own_fdb) - {Change.DEVICE}
             if Change.UNDERLAY in changes:
                 self.underlay_changed.set()
             self._dirty |= changes
         # Whether it has been undone once more was not looked at.
-        self._dirty.add(Change.DEVICE)
+        self._mark({Change.DEVICE})
         self.drift.count({Change.DEVICE})
-        self._wake.set()
         return True
-
-    async def _is_as_wanted(self, kind: Kind) -> bool:
-        """Compare a table's sum with what it was when the table was last compared, and has become by our changes."""
-        return self._sums.is_as_told(kind, await self._reader.digest(kind))
-
-    async def _follow_leases(self) -> None:
-        """Bring the kernel to what the leases that have changed say."""
-        for change in self._wanted.take_changes():
-            self._writer.begin_plan()
-            await self._writer.apply(change.plan())
-            self._sums.change(change.before, change.after)
-
-    async def _compare_tables(self, kinds: list[Kind]) -> None:
-        """Read tables, and apply how they differ from what they should be.
-
-        One table after the other, so that only one is in memory at a time; those of a new device are empty, and all
-        are written in one go.
-        """
-        is_new = self._keeper.device_is_new
-        deletes: list[Operation] = []
-        # All of this at once: what is written ahead from here on, and may be refused, is in no plan of this pass.
-        self._writer.begin_plan()
-        self.retries.forget(kinds)
-        tell_whole = self._wanted.whole()
-        self._sums.begin(kinds)
-        with self.drift.overlooking_fdb() if is_new else nullcontext():
-            for group in [kinds] if is_new else [[kind] for kind in kinds]:
-                diff = TableDiff({kind: await self._reader.read(kind) for kind in group})
-                for wanted in tell_whole():
-                    await self._writer.apply(order(diff.replaces(wanted)))
-                self._sums.add(diff.sums)
-                deletes += diff.deletes()
-        if is_new and not await self._is_as_wanted(Kind.FDB):
-            # Somebody has changed entries of which nothing was heard.
-            self._dirty.add(Change.FDB)
-            self._wake.set()
-        if time.monotonic() >= self.leases.prune_after:
-            await self._writer.apply(order(deletes))
-        elif deletes:
-            # The sums are not as wanted, so these are found again by the next resync.
-            log.warning("store has no leases of others: entries of former peers stay for now: count=%d", len(deletes))
-        self._keeper.device_is_new = False

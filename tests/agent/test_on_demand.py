@@ -564,7 +564,7 @@ def refusals(host, monkeypatch):
 
 def while_read(node, monkeypatch, which, act):
     """Have `act` called, once, when the reconciler has read a table and not yet done anything about it."""
-    read, acts = node.reconciler._reader.read, [act]
+    read, acts = node.reconciler._tables._reader.read, [act]
 
     async def read_and_act(kind):
         table = await read(kind)
@@ -572,7 +572,7 @@ def while_read(node, monkeypatch, which, act):
             acts.pop()()
         return table
 
-    monkeypatch.setattr(node.reconciler._reader, "read", read_and_act)
+    monkeypatch.setattr(node.reconciler._tables._reader, "read", read_and_act)
 
 
 async def test_routes_that_the_kernel_refuses_to_change_at_once_are_tried_again(refusals, node):
