@@ -22,8 +22,9 @@ def substitute(words: Sequence[str], by_name: Mapping[str, str]) -> list[str]:
 
 
 def find_place(name: str, topology: Topology, pods: Iterable[Pod]) -> Place:
-    """Return the namespaces of a node, a pod, the router or etcd. Raises UsageError."""
+    """Return the namespaces of a node, a pod, the router or etcd, which all its members share. Raises UsageError."""
     places = {ROUTER: plain_place(ROUTER), ETCD: plain_place(ETCD)}
+    places |= {member.name: places[ETCD] for member in topology.etcd}
     places |= {node.name: node_place(node.name) for node in topology.nodes}
     places |= {pod.name: pod_place(pod.name, pod.node) for pod in pods}
     if name not in places:

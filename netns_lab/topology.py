@@ -76,7 +76,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class EtcdMember:
-    """One member of the etcd cluster; a `secure` one wants a certificate and a user of its clients."""
+    """One member of etcd, called so if it is alone; a `secure` one wants a certificate and a user of its clients."""
 
     name: str
     address: Interface
@@ -222,8 +222,9 @@ def _parse_etcd(top: Table, underlay: Underlay) -> tuple[EtcdMember, ...]:
         table.finish()
         if members not in ETCD_SIZES:
             raise table.wrong("members", f"must be {' or '.join(map(str, ETCD_SIZES))}, not {members}")
+    names = [ETCD] if members == 1 else [f"{ETCD}{number}" for number in range(1, members + 1)]
     hosts = hosts_of(underlay)
-    return tuple(EtcdMember(f"etcd{number}", next(hosts)[0], number, secure) for number in range(1, members + 1))
+    return tuple(EtcdMember(name, next(hosts)[0], number, secure) for number, name in enumerate(names, 1))
 
 
 def _parse_underlays(table: Table, families: tuple[int, ...]) -> tuple[Underlay, ...]:

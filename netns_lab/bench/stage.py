@@ -21,7 +21,7 @@ from netns_lab.folder import LabFolder
 from netns_lab.namespaces import in_network
 from netns_lab.node import SUBNET_FILE, make_node, read_subnets, subnet_file
 from netns_lab.places import node_place
-from netns_lab.topology import ETCD_NET, ETCD_SUBNET, EtcdMember, Node, Subnet, Topology, Underlay, hosts_of
+from netns_lab.topology import ETCD, ETCD_NET, ETCD_SUBNET, EtcdMember, Node, Subnet, Topology, Underlay, hosts_of
 from netns_lab.underlay import build_router, open_netlink
 from netns_lab.waiting import wait_until
 
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 def make_topology(nodes: int) -> Topology:
     """Return a lab of so many nodes, without pods, on one underlay subnet, with one etcd."""
     hosts = hosts_of(LAN)
-    members = (EtcdMember("etcd1", next(hosts_of(ETCD_UNDERLAY))[0]),)
+    members = (EtcdMember(ETCD, next(hosts_of(ETCD_UNDERLAY))[0]),)
     made = tuple(Node(f"node{number}", LAN, next(hosts), (), None) for number in range(1, nodes + 1))
     return Topology(MTU, (LAN,), made, ETCD_UNDERLAY, members, {})
 

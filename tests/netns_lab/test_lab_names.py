@@ -38,6 +38,13 @@ def test_the_router_and_etcd_are_places_too():
     assert find_place("etcd", TOPOLOGY, PODS).mount is None
 
 
+def test_the_only_member_of_etcd_is_called_as_its_place_and_each_of_several_has_that_place():
+    assert [member.name for member in TOPOLOGY.etcd] == ["etcd"]
+    three = parse_topology(load_topology(default_topology()) | {"etcd": {"members": 3}})
+    assert [member.name for member in three.etcd] == ["etcd1", "etcd2", "etcd3"]
+    assert find_place("etcd2", three, PODS) == find_place("etcd", three, PODS)
+
+
 def test_an_unknown_name_is_told_with_those_that_there_are():
     with pytest.raises(
         UsageError, match="'pod-x' is not in this lab; there are router, etcd, node1, node2, node3, pod-a"
