@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, host_mask
 from flanneld_py.kernel import nf_expressions, nf_tables
 from flanneld_py.kernel.families import encode_address
-from flanneld_py.kernel.guard_members import INET, SIZES, set_name
-from flanneld_py.kernel.nf_expressions import NETWORK, TRANSPORT, compare, load, load_meta, mask
+from flanneld_py.kernel.guard_members import INET, SIZES, pieces, set_name
+from flanneld_py.kernel.nf_expressions import NETWORK, TRANSPORT, compare, load, load_meta, mask, register
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -27,8 +27,6 @@ _PROTOCOLS = {IPV4: nf_tables.NFPROTO_IPV4, IPV6: nf_tables.NFPROTO_IPV6}
 _ETHERTYPES = {IPV4: b"\x08\x00", IPV6: b"\x86\xdd"}
 _VERSIONS = {IPV4: b"\x40", IPV6: b"\x60"}
 _SOURCES = {IPV4: 12, IPV6: 8}
-_SECOND = {IPV4: 9, IPV6: 2}
-"""The register behind the first one, when that holds an address of the family."""
 UDP = b"\x11"
 _FRAGMENT_HEADER = b"\x2c"[0]
 _PORT_OFFSET = 2
@@ -131,7 +129,7 @@ class GuardRules(NamedTuple):
             family = prefix.family
             if family not in self.plan.families:
                 continue
-            lies_in = _lies_in(prefix, self._load_inner(family, nf_expressions.FIRST))
+            lies_in = _lies_in(prefix, self._load_inner(family))
             # Looked up last: so a packet is counted once.
             rules.append(self._rule("tunnel", *self._holds(family), *lies_in, *_is_member(family), accept))
         for family in self.plan.families:
@@ -158,31 +156,37 @@ class GuardRules(NamedTuple):
             return load(TRANSPORT, port.ethertype_offset, 2), compare(_ETHERTYPES[family], equal=equal)
         return load(TRANSPORT, port.ip_offset, 1), mask(b"\xf0"), compare(_VERSIONS[family], equal=equal)
 
-    def _load_inner(self, family: int, register: int) -> bytes:
-        return load(TRANSPORT, self.plan.port.ip_offset + _SOURCES[family], SIZES[family], register)
+    def _load_inner(self, family: int) -> bytes:
+        return load(TRANSPORT, self._inner_offset(family), SIZES[family])
+
+    def _inner_offset(self, family: int) -> int:
+        return self.plan.port.ip_offset + _SOURCES[family]
 
     def _looks_up(self, family: int, length: int) -> tuple[bytes, ...]:
-        second = _SECOND[family]
-        masked = () if length == bits(family) else (mask(_mask_of(family, length), second),)
-        return (
-            _load_outer(family),
-            self._load_inner(family, second),
-            *masked,
-            nf_expressions.look_up(set_name(family, length)),
-        )
+        offset, word = self._inner_offset(family), SIZES[family] // 4
+        rest = _mask_of(family, length)
+        expressions = [_load_outer(family)]
+        for size in pieces(family, length):
+            expressions.append(load(TRANSPORT, offset, size, register(word)))
+            part, rest = rest[:size], rest[size:]
+            if part.strip(b"\xff"):
+                # The kernel's fast way masks whole words; behind a piece there are zeros.
+                expressions.append(mask(part.ljust(4, b"\0"), register(word)))
+            offset, word = offset + size, word + 1
+        return *expressions, nf_expressions.look_up(set_name(family, length))
 
 
 def _is_family(family: int) -> tuple[bytes, bytes]:
     return load_meta(nf_expressions.META_NFPROTO), compare(bytes((_PROTOCOLS[family],)))
 
 
-def _load_outer(family: int, register: int = nf_expressions.FIRST) -> bytes:
-    return load(NETWORK, _SOURCES[family], SIZES[family], register)
+def _load_outer(family: int, into: int = nf_expressions.FIRST) -> bytes:
+    return load(NETWORK, _SOURCES[family], SIZES[family], into)
 
 
 def _is_member(family: int, *, inverted: bool = False) -> tuple[bytes, ...]:
     """Test that the outer source is a member's: each is admitted with itself as inner source."""
-    both = _load_outer(family), _load_outer(family, _SECOND[family])
+    both = _load_outer(family), _load_outer(family, register(SIZES[family] // 4))
     return *both, nf_expressions.look_up(set_name(family, bits(family)), inverted=inverted)
 
 

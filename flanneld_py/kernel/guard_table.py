@@ -138,19 +138,19 @@ class GuardTable:
         return counts
 
     def _encode(self, operations: Sequence[Operation]) -> list[Request]:
-        groups: dict[tuple[bool, int, int], list[bytes]] = {}
+        groups: dict[tuple[bool, int, int], list[tuple[int, int]]] = {}
         for operation in operations:
             family, outer, inner = _admitted(operation)
-            element = guard_members.encode_member(family, outer, inner.address)
-            groups.setdefault((operation.delete, family, inner.length), []).append(element)
+            groups.setdefault((operation.delete, family, inner.length), []).append((outer, inner.address))
         requests = []
         new = {(family, length) for _, family, length in groups} - self._lengths
         if new:
             self._lengths |= new
             requests += [self._new_set(one) for one in sorted(new)]
-        for (delete, family, length), elements in groups.items():
+        for (delete, family, length), members in groups.items():
             kind = nf_tables.DELSETELEM if delete else nf_tables.NEWSETELEM
             name = set_name(family, length)
+            elements = guard_members.encode_members(family, length, members)
             for start in range(0, len(elements), _KEYS_AT_ONCE):
                 part = elements[start : start + _KEYS_AT_ONCE]
                 requests.append(nf_tables.change_elements(kind, INET, self._name, name, part))

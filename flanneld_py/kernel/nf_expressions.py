@@ -37,6 +37,11 @@ def load(base: int, offset: int, length: int, register: int = FIRST) -> bytes:
     )
 
 
+def register(word: int) -> int:
+    """Return the register that begins with this word of four bytes, as the kernel names it when it is asked."""
+    return 8 + word if word % 4 else FIRST + word // 4
+
+
 def load_meta(key: int) -> bytes:
     """Load what is known of the packet beside its bytes."""
     return expression("meta", number(1, FIRST), number(2, key))

@@ -234,6 +234,10 @@ OTHER_LENGTHS = {
         4: ("10.6.0.0/16", "10.6.255.9", "10.7.0.9"),
         6: ("fd42:0:1::/48", "fd42:0:1:ffff::9", "fd42:0:2::9"),
     },
+    "within the last byte": {
+        4: ("10.9.7.64/26", "10.9.7.127", "10.9.7.128"),
+        6: ("fd42:0:0:9::40/122", "fd42:0:0:9::7f", "fd42:0:0:9::80"),
+    },
     "one byte": {4: ("11.0.0.0/8", "11.255.0.9", "12.0.0.9"), 6: ("fc00::/8", "fcff::9", "fb00::9")},
 }
 
@@ -274,7 +278,7 @@ def test_plain_ip_in_udp_is_guarded_by_its_version_and_source(wire):
         *(carried(FAR[4], inner(4, source)) for source in (POD[4], OUR_POD[4], OUTSIDE[4])),
         *(carried(MEMBER[4], inner(4, source)) for source in (OTHER_POD[4], OUR_POD[4], OUTSIDE[4])),
         carried(MEMBER[4], inner(6, POD[6])),
-        carried(MEMBER[4], Raw(bytes(inner(4, POD[4]))[:15])),
+        carried(MEMBER[4], Raw(bytes(inner(4, POD[4]))[:14])),
         carried(MEMBER[4], Raw(b"")),
     ]
     assert arrives(guarded, 4, bad, 8285, last) == 0
@@ -303,8 +307,9 @@ def test_entries_are_read_back_as_they_were_written(wire):
     listed = wire.node.run(
         lambda: subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True)
     )
-    assert "172.30.0.77 . 10.5.7.0" in listed.stdout
+    assert "172.30.0.77 . 10.5.0.0 . 7.0.0.0" in listed.stdout
     assert "fd30::77 . fd42:0:0:7::" in listed.stdout
+    assert "172.30.0.77 . 172.30.0.77" in listed.stdout
 
 
 def test_what_is_let_in_is_counted_once_by_who_sent_it(wire, family):

@@ -23,7 +23,7 @@ class Writer:
         self.opened.execute(made, "make the table")
 
     def admit(self, numbers, table=TABLE):
-        elements = [guard_members.encode_member(4, ADDRESS + number, ADDRESS) for number in numbers]
+        elements = guard_members.encode_members(4, 24, [(ADDRESS + number, ADDRESS) for number in numbers])
         name = guard_members.set_name(4, 24)
         for start in range(0, len(elements), 1000):
             part = elements[start : start + 1000]
