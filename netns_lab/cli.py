@@ -8,6 +8,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from typing import TypeAlias
 
 from netns_lab import commands
 from netns_lab.bench.arguments import add_bench_arguments
@@ -18,6 +19,7 @@ from netns_lab.topology import IPV4, IPV6, NAME
 LAB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LARGEST_PORT = 65535
 Arguments = argparse.Namespace
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001  # it has no public name
 
 
 def main() -> None:
@@ -47,54 +49,68 @@ def build_parser() -> argparse.ArgumentParser:
         "lab; exec gives the command's own.",
     )
     parser.add_argument("--lab", metavar="NAME", type=lab_name, help="which lab (default: default)")
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    verbs: Verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_lab_verbs(verbs)
+    _add_traffic_verbs(verbs)
+    _add_watching_verbs(verbs)
+    _add_pod_verbs(verbs.add_parser("pod", help="add or delete a pod", description="add or delete a pod"))
+    return parser
 
-    def add(verb: str, run: Callable[[Arguments], int], text: str) -> argparse.ArgumentParser:
-        command = verbs.add_parser(verb, help=text, description=text)
-        command.set_defaults(run=run)
-        return command
 
+def _add(verbs: Verbs, verb: str, run: Callable[[Arguments], int], text: str) -> argparse.ArgumentParser:
+    command = verbs.add_parser(verb, help=text, description=text)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_lab_verbs(verbs: Verbs) -> None:
     for command in (
-        add("up", commands.run_up, "make a lab"),
-        add("demo", commands.run_demo, "make a lab, ping all pairs of pods, explain one node, remove it"),
+        _add(verbs, "up", commands.run_up, "make a lab"),
+        _add(verbs, "demo", commands.run_demo, "make a lab, ping all pairs of pods, explain one node, remove it"),
     ):
         _add_topology_arguments(command)
-    add("down", commands.run_down, "end a lab and remove all of it")
-    execute = add("exec", commands.run_exec, "run a command in a node, a pod, the router or etcd")
+    _add(verbs, "down", commands.run_down, "end a lab and remove all of it")
+    execute = _add(verbs, "exec", commands.run_exec, "run a command in a node, a pod, the router or etcd")
     execute.add_argument("place", metavar="NODE|POD")
     execute.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="names of nodes and pods become their addresses"
     )
-    ping = add("ping", commands.run_ping, "ping all pairs of pods")
+
+
+def _add_traffic_verbs(verbs: Verbs) -> None:
+    ping = _add(verbs, "ping", commands.run_ping, "ping all pairs of pods")
     ping.add_argument("--nodes", action="store_true", help="the nodes over the underlay in place of the pods")
     ping.add_argument("--count", type=positive, default=3, help="packets for each pair (default: 3)")
-    prove = add(
-        "prove", commands.run_prove, "send datagrams, fragments, a stream and full packets between all nodes' pods"
-    )
+    told = "send datagrams, fragments, a stream and full packets between all nodes' pods"
+    prove = _add(verbs, "prove", commands.run_prove, told)
     prove.add_argument(
         "--bytes", type=positive, default=10_000_000, help="in each TCP stream, its checksum compared (default: 10 MB)"
     )
-    trace = add("trace", commands.run_trace, "send one marked packet from pod to pod and show where it passes")
+    trace = _add(verbs, "trace", commands.run_trace, "send one marked packet from pod to pod and show where it passes")
     trace.add_argument("source", metavar="POD")
     trace.add_argument("destination", metavar="POD")
     trace.add_argument("-6", dest="family", action="store_const", const=IPV6, default=IPV4, help="over IPv6")
     trace.add_argument("--pcap", metavar="FILE", help="write the frames there, for Wireshark or tcpdump")
-    add("status", commands.run_status, "show what runs, and fail if something does not")
-    page = add("web", commands.run_web, "serve a page that shows the lab as it lives, and breaks it on request")
+
+
+def _add_watching_verbs(verbs: Verbs) -> None:
+    _add(verbs, "status", commands.run_status, "show what runs, and fail if something does not")
+    told = "serve a page that shows the lab as it lives, and breaks it on request"
+    page = _add(verbs, "web", commands.run_web, told)
     page.add_argument(
         "--port", type=port, default=8000, help="where to serve, on 127.0.0.1; 0: any that is free (default: 8000)"
     )
-    chaos = add("chaos", commands.run_chaos, "make random faults in a lab of five nodes, and say what did not hold")
+    told = "make random faults in a lab of five nodes, and say what did not hold"
+    chaos = _add(verbs, "chaos", commands.run_chaos, told)
     chaos.add_argument("--minutes", type=minutes, default=2.0, help="how long (default: 2)")
     chaos.add_argument("--seed", type=int, default=1, help="the same faults in the same order (default: 1)")
     chaos.add_argument(
         "--only", metavar="TEXT", default="", help="only faults whose name has this in it: kernel, store"
     )
-    add_bench_arguments(add("bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
-    fakes = add("fakes", commands.run_fakes, "have so many Nodes in Kubernetes that no machine stands behind")
+    add_bench_arguments(_add(verbs, "bench", commands.run_bench, "time a case for one daemon, or for two in turn"))
+    told = "have so many Nodes in Kubernetes that no machine stands behind"
+    fakes = _add(verbs, "fakes", commands.run_fakes, told)
     fakes.add_argument("count", metavar="COUNT", type=int, help="from 0 to 32768")
-    _add_pod_verbs(verbs.add_parser("pod", help="add or delete a pod", description="add or delete a pod"))
-    return parser
 
 
 def _add_topology_arguments(command: argparse.ArgumentParser) -> None:
@@ -109,13 +125,10 @@ def _add_topology_arguments(command: argparse.ArgumentParser) -> None:
 
 def _add_pod_verbs(pod: argparse.ArgumentParser) -> None:
     verbs = pod.add_subparsers(required=True, metavar="add|del")
-    add = verbs.add_parser("add", help="make a pod on a node", description="make a pod on a node")
+    add = _add(verbs, "add", commands.run_pod_add, "make a pod on a node")
     add.add_argument("name", metavar="POD", type=pod_name)
     add.add_argument("node", metavar="NODE")
-    add.set_defaults(run=commands.run_pod_add)
-    delete = verbs.add_parser("del", help="unmake a pod", description="unmake a pod")
-    delete.add_argument("name", metavar="POD")
-    delete.set_defaults(run=commands.run_pod_delete)
+    _add(verbs, "del", commands.run_pod_delete, "unmake a pod").add_argument("name", metavar="POD")
 
 
 def lab_name(text: str) -> str:

@@ -77,8 +77,7 @@ def _make_users(member: EtcdMember) -> None:
         call(member, "POST", "/v3/auth/user/add", {"name": user, "password": PASSWORD})
         call(member, "POST", "/v3/auth/role/add", {"name": user})
         call(member, "POST", "/v3/auth/user/grant", {"user": user, "role": user})
-    start, end = (b64encode(text.encode()).decode() for text in (PREFIX + "/", PREFIX + "0"))
-    permission = {"permType": "READWRITE", "key": start, "range_end": end}
+    permission: dict[str, object] = {"permType": "READWRITE", **keys_below(PREFIX + "/")}
     call(member, "POST", "/v3/auth/role/grant", {"name": USER, "perm": permission})
     call(member, "POST", "/v3/auth/enable", {})
 
@@ -104,6 +103,16 @@ def member_command(folder: LabFolder, member: EtcdMember, topology: Topology, pr
         *(member_flags(folder) if member.secure else ()),
         *_find_extra_flags(etcd),
     ]
+
+
+def encode(text: str) -> str:
+    """Return a key or a value as the gateway takes it."""
+    return b64encode(text.encode()).decode()
+
+
+def keys_below(prefix: str) -> dict[str, object]:
+    """Return the range of all keys that begin with `prefix`, which ends with a slash."""
+    return {"key": encode(prefix), "range_end": encode(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
 
 
 def call(
@@ -134,12 +143,6 @@ def is_healthy(member: EtcdMember) -> bool:
         return call(member, "GET", "/health").get("health") == "true"
     except (OSError, LabError):
         return False
-
-
-def put(topology: Topology, key: str, value: str) -> None:
-    """Write a key. Raises LabError."""
-    body = {"key": b64encode(key.encode()).decode(), "value": b64encode(value.encode()).decode()}
-    ask(topology, "/v3/kv/put", body)
 
 
 def ask(topology: Topology, path: str, body: Mapping[str, object]) -> dict[str, object]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 
 from netns_lab.boundary import Holder, Leash, end_holder, read_holder, run_inside, start_holder
 from netns_lab.errors import EXIT_OK, LabError, NoLabError
-from netns_lab.etcd import CONFIG_KEY, endpoints, put, start_etcd
+from netns_lab.etcd import CONFIG_KEY, endpoints, start_etcd
+from netns_lab.etcd_keys import put
 from netns_lab.folder import INSIDE, LabFolder
 from netns_lab.kubernetes import api_server, start_kubernetes
 from netns_lab.node import make_node, start_daemon, wait_for_daemon

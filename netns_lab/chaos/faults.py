@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from base64 import b64encode
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from netns_lab.etcd import CONFIG_KEY, PREFIX, START_SECONDS, ask, is_healthy, member_program, put, start_member
+from netns_lab.etcd import CONFIG_KEY, PREFIX, START_SECONDS, is_healthy, member_program, start_member
+from netns_lab.etcd_keys import SUBNETS, clear_no_space, compact, delete, delete_below, put, raise_no_space
 from netns_lab.explain import AF_INET
 from netns_lab.node import daemon_program, read_subnets, start_daemon
 from netns_lab.places import node_place, plain_place
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from netns_lab.processes import Program
     from netns_lab.topology import Node, Topology
 
-SUBNETS = f"{PREFIX}/subnets/"
 DEVICE = "flannel.1"
 
 
@@ -133,10 +132,8 @@ class Faults:
 
     def fill_store(self, _: str) -> Callable[[], None]:
         """Have the store refuse writes as one without space does."""
-        alarm = {"memberID": 0, "alarm": "NOSPACE"}
-        ask(self.topology, "/v3/maintenance/alarm", {"action": "ACTIVATE", **alarm})
-        # An alarm belongs to the member that raised it.
-        return lambda: _disarm(self.topology)
+        raise_no_space(self.topology)
+        return lambda: clear_no_space(self.topology)
 
     def compact(self, _: str) -> Callable[[], None]:
         """Take away the history that the nodes would resume from."""
@@ -148,8 +145,7 @@ class Faults:
     def empty_store(self, _: str) -> Callable[[], None]:
         """Have the nodes find all leases gone after an outage, and the history too."""
         plug_in = self._leave_alone()
-        start, end = _encode(SUBNETS), _encode(SUBNETS[:-1] + "0")
-        ask(self.topology, "/v3/kv/deleterange", {"key": start, "range_end": end})
+        delete_below(self.topology, SUBNETS)
         self._lose_history()
         return plug_in
 
@@ -164,17 +160,17 @@ class Faults:
         """Write keys and values that nobody must program."""
         for name, value in POISON.items():
             put(self.topology, SUBNETS + name, value)
-        return _all([partial(self._delete, SUBNETS + name) for name in POISON])
+        return _all([partial(delete, self.topology, SUBNETS + name) for name in POISON])
 
     def delete_lease(self, node: str) -> Callable[[], None]:
         """Delete a node's lease."""
-        self._delete(SUBNETS + self.keys[node])
+        delete(self.topology, SUBNETS + self.keys[node])
         return _nothing
 
     def take_lease(self, node: str) -> Callable[[], None]:
         """Have somebody else own a node's subnet for a while."""
         put(self.topology, SUBNETS + self.keys[node], STRANGER)
-        return lambda: self._delete(SUBNETS + self.keys[node])
+        return lambda: delete(self.topology, SUBNETS + self.keys[node])
 
     def change_config(self, **keys: object) -> Callable[[], None]:
         """Change what is followed of the configuration."""
@@ -259,9 +255,6 @@ class Faults:
 
         return undo
 
-    def _delete(self, key: str) -> None:
-        ask(self.topology, "/v3/kv/deleterange", {"key": _encode(key)})
-
     def _leave_alone(self) -> Callable[[], None]:
         """Cut the store off with no connection left, in which it could still tell what happens meanwhile."""
         plug_in = self.unplug_store("")
@@ -272,26 +265,11 @@ class Faults:
     def _lose_history(self) -> None:
         """Compact all that has been written so far."""
         put(self.topology, f"{PREFIX}/chaos", "what was written last stays in the history")
-        header = ask(self.topology, "/v3/kv/range", {"key": _encode(SUBNETS), "count_only": True})["header"]
-        assert isinstance(header, dict)  # noqa: S101  # as etcd's API says
-        ask(self.topology, "/v3/kv/compaction", {"revision": str(header["revision"])})
+        compact(self.topology)
 
     def _key(self, node: Node) -> str:
         subnet = read_subnets(self.folder, node)[0]
         return f"{subnet.network_address}-{subnet.prefixlen}"
-
-
-def _encode(text: str) -> str:
-    return b64encode(text.encode()).decode()
-
-
-def _disarm(topology: Topology) -> None:
-    told = ask(topology, "/v3/maintenance/alarm", {"action": "GET", "memberID": 0, "alarm": "NONE"})
-    alarms = told.get("alarms", [])
-    assert isinstance(alarms, list)  # noqa: S101  # as etcd's API says
-    for alarm in [*alarms, {"memberID": 0}]:
-        body = {"action": "DEACTIVATE", "memberID": alarm.get("memberID", 0), "alarm": "NOSPACE"}
-        ask(topology, "/v3/maintenance/alarm", body)
 
 
 def _freeze(programs: Iterable[Program]) -> Callable[[], None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 from netns_lab.errors import LabError
-from netns_lab.etcd import PREFIX, ask, is_healthy
+from netns_lab.etcd import is_healthy
+from netns_lab.etcd_keys import SUBNETS, read_below
 from netns_lab.explain import read_kernel
 from netns_lab.node import answers_ready, daemon_program, read_subnets
 from netns_lab.places import node_place
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from netns_lab.explain import KernelView
     from netns_lab.folder import LabFolder
     from netns_lab.topology import Subnet, Topology
-
-SUBNETS = f"{PREFIX}/subnets/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,10 @@ class Record:
 
 def read_records(topology: Topology) -> dict[str, Record]:
     """Return the leases by their key, those left out that cannot be read. Raises LabError."""
-    body = {"key": b64encode(SUBNETS.encode()).decode(), "range_end": b64encode(f"{SUBNETS[:-1]}0".encode()).decode()}
-    kvs = ask(topology, "/v3/kv/range", body).get("kvs", [])
     records: dict[str, Record] = {}
-    for entry in kvs if isinstance(kvs, list) else []:
-        name = b64decode(entry["key"]).decode(errors="replace").removeprefix(SUBNETS)
-        try:
-            records[name] = _parse(name, b64decode(entry["value"]))
-        except (ValueError, KeyError, TypeError):
-            continue
+    for name, value in read_below(topology, SUBNETS).items():
+        with suppress(ValueError, KeyError, TypeError):
+            records[name] = _parse(name, value)
     return records
 
 
