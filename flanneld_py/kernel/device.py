@@ -144,6 +144,8 @@ def _mend_link(sock: NetlinkSocket, found: Link, wanted: Device) -> list[str]:
         # A bridge would take what comes out of the tunnel for itself.
         attributes.append(netlink.encode_u32(links.IFLA_MASTER, 0))
         mended.append("master")
+    if found.flags & _unwanted_flags(wanted):
+        mended.append("arp")
     if not found.is_up:
         mended.append("up")
     if mended:
@@ -153,13 +155,19 @@ def _mend_link(sock: NetlinkSocket, found: Link, wanted: Device) -> list[str]:
 
 def _set_up(sock: NetlinkSocket, ifindex: int, wanted: Device, attributes: list[bytes]) -> None:
     try:
-        links.set_link(sock, ifindex, *attributes, up=True)
+        links.set_link(sock, ifindex, *attributes, up=True, off=_unwanted_flags(wanted))
     except KernelError as error:
         if not errnos.is_taken(error):
             raise
         # A tunnel's device opens its port when it goes up (drivers/net/vxlan/vxlan_core.c, vxlan_open).
         reason = "another program has its UDP port: ss -lunp names it"
         raise KernelError(error.errno or 0, f"set {wanted.name} up", reason) from error
+
+
+def _unwanted_flags(wanted: Device) -> int:
+    # For a device that does no ARP the kernel makes up neighbours, each with the device's own MAC, and asks nobody
+    # (net/ipv4/arp.c, arp_constructor). One without a MAC is of that kind.
+    return links.IFF_NOARP if wanted.mac else 0
 
 
 def _mend_addresses(sock: NetlinkSocket, ifindex: int, wanted: Device) -> list[str]:

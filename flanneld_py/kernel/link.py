@@ -22,6 +22,7 @@ RTM_GETLINK = 18
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
 IFF_RUNNING = 0x40
+IFF_NOARP = 0x80
 IFF_PROMISC = 0x100
 
 IFLA_ADDRESS = 1
@@ -169,10 +170,10 @@ def encode_delete_group(group: bytes) -> Request:
     return Request(RTM_DELLINK, 0, link_message(0, group))
 
 
-def set_link(sock: NetlinkSocket, ifindex: int, *attributes: bytes, up: bool | None = None) -> None:
-    """Change attributes of a device, and bring it up or down unless `up` is None."""
+def set_link(sock: NetlinkSocket, ifindex: int, *attributes: bytes, up: bool | None = None, off: int = 0) -> None:
+    """Change attributes of a device, bring it up or down unless `up` is None, and take the flags `off` from it."""
     flags = IFF_UP if up else 0
-    change = 0 if up is None else IFF_UP
+    change = off if up is None else off | IFF_UP
     payload = link_message(ifindex, *attributes, flags=flags, change=change)
     sock.execute(Request(RTM_NEWLINK, 0, payload), f"change device {ifindex}")
 

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import ifinfmsg
 
 from flanneld_py.core.errors import KernelError
 from flanneld_py.core.prefix import host_prefix
@@ -154,6 +155,14 @@ def test_device_that_somebody_made_a_bridges_port_is_none_any_more(host, gos):
     found = ensure_device(host.sock, wanted(host))
     assert (found.ifindex, found.created, found.mended) == (gos, False, ("master",))
     assert host.link("flannel.1").get_attr("IFLA_MASTER") is None
+    assert ensure_device(host.sock, wanted(host)).mended == ()
+
+
+def test_device_that_asks_for_no_neighbours_any_more_does_so_again(host, gos):
+    host.ip("link set flannel.1 arp off")
+    found = ensure_device(host.sock, wanted(host))
+    assert (found.ifindex, found.created, found.mended) == (gos, False, ("arp",))
+    assert not host.link("flannel.1")["flags"] & ifinfmsg.IFF_NOARP
     assert ensure_device(host.sock, wanted(host)).mended == ()
 
 
