@@ -316,6 +316,15 @@ def test_subnet_file_that_somebody_removes_is_written_again(cluster):
     assert daemon.subnet_env == before
 
 
+def test_folder_of_its_files_that_somebody_removes_is_made_again(cluster):
+    daemon = cluster.add_node().start().is_ready()
+    folder, before = daemon.subnet_file.parent, daemon.subnet_env
+    sockets = {path.name for path in folder.iterdir() if path.is_socket() or path.is_fifo()}
+    shutil.rmtree(folder)
+    wait_until(lambda: folder.is_dir() and {path.name for path in folder.iterdir()} >= {*sockets, "subnet.env"})
+    assert daemon.subnet_env == before
+
+
 def test_a_peer_that_comes_and_goes(cluster):
     node = cluster.add_node()
     node.start().is_ready()

@@ -11,6 +11,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from flanneld_py.agent.file_identity import FileIdentity, identify
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -21,10 +23,43 @@ _REQUEST_LIMIT = 4096
 _REQUEST_TIMEOUT = 5.0
 
 
-async def serve_control(path: Path, answers: dict[str, Callable[[], Any]]) -> asyncio.Server:
-    """Start to answer; a socket that a former daemon left there is taken over. Raises OSError."""
+class ControlSocket:
+    """Answers at a path; a socket that a former daemon left there is taken over."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, path: Path, answers: dict[str, Callable[[], Any]]) -> None:
+        """Answer nobody before `open`."""
+        self.path = path
+        self._answers = answers
+        self._server: asyncio.Server | None = None
+        self._identity: FileIdentity | None = None
+
+    async def open(self) -> None:
+        """Start to answer. Raises OSError."""
+        self.path.unlink(missing_ok=True)
+        # The socket must never be open to others, not even between bind and chmod.
+        former = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(self._answer, self.path, limit=_REQUEST_LIMIT)
+        finally:
+            os.umask(former)
+        self._identity = identify(self.path)
+
+    def close(self) -> None:
+        """Take no more requests."""
+        if self._server is not None:
+            self._server.close()
+
+    def stands(self) -> bool:
+        """Say whether who goes by the path comes to us."""
+        return identify(self.path) == self._identity
+
+    async def reopen(self) -> None:
+        """Listen at the path anew. Raises OSError."""
+        self.close()
+        await self.open()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = self._answers
         try:
             async with asyncio.timeout(_REQUEST_TIMEOUT):
                 asked = (await reader.readuntil(b"\n")).decode(errors="replace").strip()
@@ -36,15 +71,3 @@ async def serve_control(path: Path, answers: dict[str, Callable[[], Any]]) -> as
             log.debug("control request broken off: %r", error)
         finally:
             writer.close()
-
-    _remove_former(path)
-    # The socket must never be open to others, not even between bind and chmod.
-    former = os.umask(0o177)
-    try:
-        return await asyncio.start_unix_server(answer, path, limit=_REQUEST_LIMIT)
-    finally:
-        os.umask(former)
-
-
-def _remove_former(path: Path) -> None:
-    path.unlink(missing_ok=True)

@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flanneld_py.agent.claim import claim_subnet_file
-from flanneld_py.agent.control import serve_control
+from flanneld_py.agent.entrances import keep_entrances, open_entrances
 from flanneld_py.agent.former_backend import Former, Present, find_former, remove_former
 from flanneld_py.agent.ground import GroundKeeper
 from flanneld_py.agent.guard import Guard, make_guard
 from flanneld_py.agent.lease_keeper import LeaseKeeper
 from flanneld_py.agent.loop_trouble import LoopTrouble
-from flanneld_py.agent.metrics_page import CONTENT_TYPE, MetricsPage, Tunnels
+from flanneld_py.agent.metrics_page import MetricsPage, Tunnels
 from flanneld_py.agent.node_follower import NodeFollower
 from flanneld_py.agent.reconciler import Reconciler
 from flanneld_py.agent.retry import until_it_works
@@ -113,7 +113,7 @@ async def _run(options: Options) -> None:
         stack.enter_context(await wait_for_claim("subnet file", claim))
         status = NodeStatus()
         metrics = MetricsPage()
-        await _serve(stack, options, status, metrics)
+        entrances = await open_entrances(stack, options, status, metrics)
         sock = stack.enter_context(NetlinkSocket())
         store = _open_store(options.store, rng)
         stack.push_async_callback(store.close)
@@ -163,6 +163,7 @@ async def _run(options: Options) -> None:
                 group.create_task(prober.run(), name="prober")
             group.create_task(remove_former(sock, former, reconciler.synced), name="former backend")
             group.create_task(follower.run(reconciler.underlay_changed, reconciler.identity_taken), name="follower")
+            group.create_task(keep_entrances(entrances), name="entrances")
             group.create_task(tell_watchdog(lambda: not status.health()[1]), name="watchdog")
             group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")
 
@@ -256,31 +257,6 @@ def _answer_no_more(sock: NetlinkSocket, devices: dict[int, Device]) -> None:
                 drop_limit(device.name, family)
         except KernelError as error:
             log.warning("settings of on-demand operation stay: device=%s reason=%s", device.name, error)
-
-
-async def _serve(stack: AsyncExitStack, options: Options, status: NodeStatus, metrics: MetricsPage) -> None:
-    """Answer about health and status from the beginning: what is waited for can be asked."""
-    metrics.add("status", status)
-    root = logging.getLogger()
-    root.addHandler(status.recent)
-    stack.callback(root.removeHandler, status.recent)
-    answers = {"status": status.describe, "peers": status.describe_peers, "probe": status.describe_probes}
-    control = await serve_control(options.socket_path, answers)
-    stack.callback(control.close)
-    if options.cni_service:
-        from flanneld_py.agent.pod_service import start_pod_service
-
-        pods = start_pod_service(options.subnet_file, status.outages)
-        if pods is not None:
-            stack.callback(pods.close)
-            metrics.add("pods", pods)
-    if options.healthz_port:
-        from flanneld_py.agent.health import Page, serve_health
-
-        reports = {"/healthz": status.health, "/readyz": status.readiness}
-        pages = {"/metrics": Page(CONTENT_TYPE, metrics.encode)}
-        health = await serve_health(options.healthz_ip, options.healthz_port, reports, pages)
-        stack.callback(health.close)
 
 
 def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:

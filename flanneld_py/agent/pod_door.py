@@ -24,6 +24,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from flanneld_py.agent.file_identity import identify
 from flanneld_py.agent.pod_request import Request
 from flanneld_py.kernel.pipes import peek_pipe
 
@@ -74,6 +75,7 @@ class Door:
     """The FIFO at a path, and the link beside it. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._owner = path.with_name(path.name + OWNER_SUFFIX)
         fresh = path.with_name(f".{path.name}")
         for file in (fresh, self._owner):
@@ -83,6 +85,10 @@ class Door:
         self._identity = _identity(os.fstat(self._fifo))
         fresh.rename(path)
         self._owner.symlink_to(f"/proc/{os.getpid()}/fd/{self._fifo}")
+
+    def stands(self) -> bool:
+        """Say whether who goes by the path comes to us."""
+        return identify(self._path) == self._identity
 
     def wait(self) -> int:
         """Return the id of a process that rings; 0 after `wake`."""

@@ -12,6 +12,7 @@ business of `pod_calls`, which is imported with the first one: most of the daemo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -19,8 +20,10 @@ import struct
 import threading
 import time
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
+from flanneld_py.agent.file_identity import identify
 from flanneld_py.agent.pod_door import Door
 from flanneld_py.agent.pod_request import receive_request
 from flanneld_py.agent.pod_workers import Workers
@@ -56,32 +59,71 @@ _UCRED = struct.Struct("=iII")
 _HEAD = struct.Struct(">BI")
 
 
+class _Listening:
+    """The socket and the door as they are now, and the threads behind them. Raises OSError."""
+
+    def __init__(
+        self,
+        path: Path,
+        serve: Callable[[tuple[socket.socket, object]], None],
+        serve_ring: Callable[[Door, int], None],
+        leave: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._socket = _listen(path)
+        self._identity = identify(path)
+        self._door = _open_door(path.with_suffix(DOOR_SUFFIX))
+        self._at_socket = Workers(self._socket.accept, serve, leave)
+        self._at_door = None if self._door is None else Workers(self._door.wait, partial(serve_ring, self._door), leave)
+
+    def stands(self) -> bool:
+        """Say whether who goes by the paths comes to us."""
+        return identify(self._path) == self._identity and (self._door is None or self._door.stands())
+
+    def close(self, deadline: float) -> None:
+        """Take no more calls, and return when those in progress are done, or at the deadline (monotonic clock)."""
+        if self._door is not None and self._at_door is not None:
+            self._at_door.close(self._door.wake, deadline)
+        self._at_socket.close(lambda _: self._socket.shutdown(socket.SHUT_RDWR), deadline)
+        self._socket.close()
+        if self._door is not None:
+            self._door.close()
+
+
 class PodService:
     """Listens at a path, and at a door beside it where it can. Raises OSError."""
 
     def __init__(self, path: Path, outages: Callable[[], Sequence[str]]) -> None:
         """Listen at once; `outages`, asked from any thread, says what keeps other nodes from the pods here."""
+        self.path = path
         self._outages = outages
         self._lock = threading.Lock()
         self._calls: PodCalls | None = None
         self.durations: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
         """Of the calls so far, by verb and outcome."""
-        self._listening = _listen(path)
-        self._door = _open_door(path.with_suffix(DOOR_SUFFIX))
-        self._at_socket = Workers(self._listening.accept, self._serve, self._leave)
-        self._at_door = None if self._door is None else Workers(self._door.wait, self._serve_ring, self._leave)
+        self._listening: _Listening | None = self._listen()
 
     def close(self) -> None:
         """Take no more calls, and return when those in progress are done, or after a short while."""
         deadline = time.monotonic() + _STOP_PATIENCE
-        if self._door is not None and self._at_door is not None:
-            self._at_door.close(self._door.wake, deadline)
-        self._at_socket.close(lambda _: self._listening.shutdown(socket.SHUT_RDWR), deadline)
-        self._listening.close()
-        if self._door is not None:
-            self._door.close()
+        if self._listening is not None:
+            self._listening.close(deadline)
         if self._calls is not None:
             self._calls.close(max(0.0, deadline - time.monotonic()))
+
+    def stands(self) -> bool:
+        """Say whether who goes by the path, or by the door beside it, comes to us."""
+        return self._listening is not None and self._listening.stands()
+
+    async def reopen(self) -> None:
+        """Listen at the path anew; who has come in is served to the end. Raises OSError."""
+        former, self._listening = self._listening, None
+        if former is not None:
+            await asyncio.to_thread(former.close, time.monotonic() + _STOP_PATIENCE)
+        self._listening = self._listen()
+
+    def _listen(self) -> _Listening:
+        return _Listening(self.path, self._serve, self._serve_ring, self._leave)
 
     def _leave(self) -> None:
         if self._calls is not None:
@@ -105,11 +147,11 @@ class PodService:
                     status, output = self._carry_out(calls, request)
                 connection.sendall(_HEAD.pack(status, len(output)) + output)
 
-    def _serve_ring(self, pid: int) -> None:
-        if self._door is None or not pid:
+    def _serve_ring(self, door: Door, pid: int) -> None:
+        if not pid:
             return
         try:
-            with self._door.receive(pid) as ring:
+            with door.receive(pid) as ring:
                 calls = self._require_calls()
                 if ring.request is None:
                     if ring.take():
@@ -120,7 +162,7 @@ class PodService:
                 if answer is not None:
                     ring.tell(*answer)
         except PermissionError as error:
-            self._door.shut()
+            door.shut()
             log.warning("cni: each call starts an interpreter: the daemon lacks CAP_SYS_PTRACE: %s", error)
 
     def _carry_out(self, calls: PodCalls, request: Request) -> tuple[int, bytes]:

@@ -3,10 +3,11 @@ import json
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from flanneld_py.agent.control import serve_control
+from flanneld_py.agent.control import ControlSocket
 
 
 @pytest.fixture
@@ -15,11 +16,22 @@ def path(tmp_path):
 
 
 @pytest.fixture
-async def server(path):
-    server = await serve_control(path, {"status": lambda: {"ready": True, "peers": []}})
-    yield server
-    server.close()
-    await server.wait_closed()
+async def serve(path):
+    opened = []
+
+    async def begin(answers):
+        opened.append(ControlSocket(path, answers))
+        await opened[-1].open()
+        return opened[-1]
+
+    yield begin
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+async def server(serve):
+    return await serve({"status": lambda: {"ready": True, "peers": []}})
 
 
 async def ask(path, request):
@@ -51,38 +63,42 @@ async def test_nonsense_hurts_nobody(server, path, request_bytes):
     assert json.loads(await ask(path, b"status\n"))["ready"]
 
 
-async def test_only_the_owner_may_ask(path):
+async def test_only_the_owner_may_ask(serve, path):
     before = os.umask(0)
     try:
-        server = await serve_control(path, {})
+        await serve({})
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.umask(0) == 0
     finally:
         os.umask(before)
-    server.close()
-    await server.wait_closed()
 
 
-async def test_socket_of_a_former_daemon_is_taken_over(path):
-    first = await serve_control(path, {"status": lambda: "first"})
-    second = await serve_control(path, {"status": lambda: "second"})
+async def test_socket_of_a_former_daemon_is_taken_over(serve, path):
+    first = await serve({"status": lambda: "first"})
+    second = await serve({"status": lambda: "second"})
     assert json.loads(await ask(path, b"status\n")) == "second"
-    for server in (first, second):
-        server.close()
-        await server.wait_closed()
+    assert not first.stands()
+    assert second.stands()
 
 
-async def test_link_in_its_place_is_not_followed(path, tmp_path):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.unlink() or path.touch()], ids=["gone", "another"])
+async def test_answers_again_when_its_file_was_taken_away(server, path, damage):
+    damage(path)
+    assert not server.stands()
+    await server.reopen()
+    assert server.stands()
+    assert json.loads(await ask(path, b"status\n"))["ready"]
+
+
+async def test_link_in_its_place_is_not_followed(serve, path, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     path.symlink_to(victim)
-    server = await serve_control(path, {"status": lambda: 1})
+    await serve({"status": lambda: 1})
     assert victim.read_text() == "precious"
     assert not path.is_symlink()
-    server.close()
-    await server.wait_closed()
 
 
 async def test_folder_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(OSError, match="No such file"):
-        await serve_control(tmp_path / "nowhere" / "subnet.sock", {})
+        await ControlSocket(tmp_path / "nowhere" / "subnet.sock", {}).open()
