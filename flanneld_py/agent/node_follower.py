@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flanneld_py.backends.registry import parse_backend
+from flanneld_py.backends.registry import backend_keys, parse_backend
 from flanneld_py.core.errors import ConfigError, KernelError
 from flanneld_py.core.live_config import follow_config
 from flanneld_py.core.network_config import parse_network_config
@@ -84,7 +84,7 @@ class NodeFollower:
             raise ConfigError("config", "it is gone from the store")
         told = parse_network_config(text, limits=not self._store.assigns_subnets)
         parse_backend(told)
-        change = follow_config(self.node.config, told)
+        change = follow_config(self.node.config, told, backend_keys(told.backend_type))
         if change.pending and change.pending != self._pending:
             log.warning(
                 "configuration changed, which takes effect at the next start: keys=%s", ",".join(change.pending)

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.device import Device
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
+KEYS = ()
+"""What its configuration has beside Type."""
 _NO_TYPE = ""
 """As with Go flannel, a lease says nothing of this backend."""
 
 
 def parse_alloc(config: NetworkConfig) -> Callable[[Uplink], AllocBackend]:
-    """Read the Backend part of the configuration: it has no keys beside Type."""
+    """Read the Backend part of the configuration."""
     return partial(AllocBackend, config)
 
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TYPE = "extension"
+KEYS = ("PreStartupCommand", "PostStartupCommand", "SubnetAddCommand", "SubnetRemoveCommand")
+"""What its configuration has beside Type."""
 _LIMIT = 30.0
 """Seconds that a command may take."""
 _AT_ONCE = 4
@@ -47,7 +49,7 @@ _AT_ONCE = 4
 
 
 class Commands(NamedTuple):
-    """The commands; empty where there is none."""
+    """The commands, in the order of KEYS; empty where there is none."""
 
     pre_startup: str
     post_startup: str
@@ -64,8 +66,7 @@ def parse_extension(config: NetworkConfig) -> Callable[[Uplink], ExtensionBacken
             raise ConfigError(key, f"{text!r} is no string; expected a command")
         return text.strip()
 
-    names = ("PreStartupCommand", "PostStartupCommand", "SubnetAddCommand", "SubnetRemoveCommand")
-    return partial(ExtensionBackend, config, Commands(*(command(name) for name in names)))
+    return partial(ExtensionBackend, config, Commands(*map(command, KEYS)))
 
 
 class ExtensionBackend(Backend):

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 _TYPE = "host-gw"
+KEYS = ()
+"""What its configuration has beside Type."""
 
 
 def parse_host_gw(config: NetworkConfig) -> Callable[[Uplink], HostGwBackend]:
-    """Read the Backend part of the configuration: it has no keys beside Type."""
+    """Read the Backend part of the configuration."""
     return partial(HostGwBackend, config)
 
 

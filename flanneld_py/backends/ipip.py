@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 _TYPE = "ipip"
+KEYS = ("DirectRouting",)
+"""What its configuration has beside Type."""
 _DEVICE = "flannel.ipip"
 
 

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from flanneld_py.core.underlay import Uplink
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
+KEYS = ("Port",)
+"""What its configuration has beside Type."""
 _TABLE = "udp"
 _DEVICE = "flannel0"
 _DEFAULT_PORT = 8285

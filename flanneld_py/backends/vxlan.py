@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TYPE = "vxlan"
+KEYS = ("VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting", "MacPrefix")
+"""What its configuration has beside Type."""
 _DEFAULT_VNI = 1
 _LARGEST_VNI = (1 << 24) - 1
 _PUBLISHED_VNI = 0xFFFF

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 _TYPE = "wireguard"
+KEYS = ("ListenPort", "ListenPortV6", "MTU", "PSK", "PersistentKeepaliveInterval", "Mode")
+"""What its configuration has beside Type."""
 _MODES = ("separate", "auto", "ipv4", "ipv6")
 _NAMES = {IPV4: "flannel-wg", IPV6: "flannel-wg-v6"}
 _KEY_FILE = Path("/run/flannel/wgkey")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from flanneld_py.core.network_config import NetworkConfig, SubnetRange
 
@@ -21,8 +21,11 @@ class ConfigChange(NamedTuple):
     pending: tuple[str, ...]
 
 
-def follow_config(running: NetworkConfig, told: NetworkConfig) -> ConfigChange:
-    """Compare the configuration that a node runs with a new one."""
+def follow_config(running: NetworkConfig, told: NetworkConfig, backend_keys: Iterable[str]) -> ConfigChange:
+    """Compare the configuration that a node runs with a new one.
+
+    `backend_keys` are those that its backend has beside Type: others change nothing.
+    """
     pending = [
         *_range_changes("", running.ipv4, told.ipv4),
         *_range_changes("IPv6", running.ipv6, told.ipv6),
@@ -31,7 +34,11 @@ def follow_config(running: NetworkConfig, told: NetworkConfig) -> ConfigChange:
         pending.append("EnableNFTables")
     if running.backend_type != told.backend_type:
         return ConfigChange(running, (*pending, "Backend.Type"))
-    pending += [f"Backend.{key}" for key in _differing(running.backend, told.backend) if key not in _LIVE]
+    pending += [
+        f"Backend.{key}"
+        for key in backend_keys
+        if (name := key.lower()) not in _LIVE and running.backend.get(name) != told.backend.get(name)
+    ]
     kept = {key: value for key, value in running.backend.items() if key not in _LIVE}
     live = {key: value for key, value in told.backend.items() if key in _LIVE}
     return ConfigChange(replace(running, backend=kept | live), tuple(pending))
@@ -50,10 +57,3 @@ def _range_changes(prefix: str, running: SubnetRange | None, told: SubnetRange |
     ):
         if one != other:
             yield prefix + name
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    missing = object()
-    return sorted(
-        key for key in one.keys() | other.keys() if one.get(key, missing) != other.get(key, missing) and key != "type"
-    )

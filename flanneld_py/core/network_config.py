@@ -106,14 +106,15 @@ def parse_network_config(text: str | bytes, *, limits: bool = True) -> NetworkCo
     )
 
 
-def find_unknown(text: str) -> list[str]:
-    """Return the keys that mean nothing there, as they are written; those below Backend only its backend knows.
+def name_keys(text: str) -> list[str]:
+    """Return the keys that are given a value, as they are written, those below Backend as Backend.KEY.
 
     Raises ConfigError.
     """
-    known = {key.lower() for key in KEYS}
-    fields = _parse_object(text)
-    return [key for key in json.loads(text) if key.lower() in fields.keys() - known]
+    _parse_object(text)
+    given = {key: value for key, value in json.loads(text).items() if value is not None}
+    below = [value for key, value in given.items() if key.lower() == "backend" and isinstance(value, dict)]
+    return [*given, *(f"Backend.{key}" for part in below for key, value in part.items() if value is not None)]
 
 
 def _parse_object(text: str | bytes) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flanneld_py.backends.registry import parse_backend
+from flanneld_py.backends.registry import backend_keys, parse_backend
 from flanneld_py.core.errors import ConfigError
-from flanneld_py.core.network_config import KEYS, find_unknown, parse_network_config
+from flanneld_py.core.network_config import KEYS, name_keys, parse_network_config
 from flanneld_py.ctl.errors import CtlError
 from flanneld_py.ctl.output import NOT_WELL, OK, show, show_json
 from flanneld_py.ctl.store import add_store_flags, read_store, work_in_etcd
@@ -115,15 +116,11 @@ def _run_set(options: argparse.Namespace) -> int:
         try:
             text = change_config(begin, options.keys)
             config = judge_config(text)
-            # What has been there stays: it is no slip of this command.
-            unknown = [key for key in find_unknown(text) if f'"{key}"' not in (stored.text or "")]
+            slips = find_slips(text, stored.text or "{}", config.backend_type)
         except ConfigError as error:
             raise CtlError(str(error)) from error
-        if unknown and not options.force:
-            raise CtlError(
-                f"{', '.join(unknown)}: no such key; there are {', '.join(KEYS)}, and the backend's own as "
-                "Backend.KEY; --force writes it all the same"
-            )
+        if slips and not options.force:
+            raise CtlError(f"{slips}; --force writes it all the same, and the daemons ignore it")
         misfits = find_misfits(config, (await store.list_leases())[0])
         if misfits and not options.force:
             more = f" and {len(misfits) - _NAMED} more" if len(misfits) > _NAMED else ""
@@ -138,6 +135,27 @@ def _run_set(options: argparse.Namespace) -> int:
     text = work_in_etcd(options, write, instead=_NO_WRITING)
     print(text)
     return OK
+
+
+def find_slips(text: str, stored: str, backend_type: str) -> str:
+    """Name the keys of a configuration that no daemon knows, and what each may have been meant to be; empty if none.
+
+    What has been in the stored one stays: it is no slip of whoever writes now. Raises ConfigError.
+    """
+    known = [*KEYS, *(f"Backend.{key}" for key in ("Type", *backend_keys(backend_type)))]
+    # By its name alone, as Backend. may have been left out, or be too much.
+    by_name = {key.lower().removeprefix("backend."): key for key in known}
+    lower = {key.lower() for key in known}
+    try:
+        there = name_keys(stored)
+    except ConfigError:
+        there = []
+    told = []
+    for key in name_keys(text):
+        if key.lower() not in lower and key not in there:
+            near = get_close_matches(key.lower().removeprefix("backend."), by_name, n=1)
+            told.append(f"{key} ({by_name[near[0]]}?)" if near else key)
+    return f"{', '.join(told)}: no such key with {backend_type}; there are {', '.join(known)}" if told else ""
 
 
 def _read_file(name: str) -> str:

@@ -1,9 +1,10 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from flanneld_py.backends.registry import BACKENDS, parse_backend
+from flanneld_py.backends.registry import BACKENDS, backend_keys, parse_backend
 from flanneld_py.core.errors import ConfigError
 from flanneld_py.core.network_config import parse_network_config
 from tests.backends.nodes import make_backend
@@ -37,6 +38,26 @@ def test_every_backend_can_be_chosen(kind):
     backend = make_backend(kind)
     assert backend.mtu > 0
     assert backend.claim_name
+
+
+class Fields(dict):
+    """The keys of Backend, which note what is asked of them."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.asked = set()
+
+    def get(self, key, default=None):
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("kind", BACKENDS)
+def test_keys_that_a_backend_says_it_has_are_those_that_it_reads(kind):
+    config = parse_network_config(f'{{"Network":"10.5.0.0/16","Backend":{{"Type":"{kind}"}}}}')
+    fields = Fields(config.backend)
+    parse_backend(replace(config, backend=fields))
+    assert fields.asked == {key.lower() for key in backend_keys(kind)} - {"macprefix"}
 
 
 def test_ipsec_is_told_of_wireguard():

@@ -82,7 +82,10 @@ class TestInEtcd:
             (["Network=10.5.0.0/40"], "Network"),
             (["Network=10.5.0.0/16", "Backend.Type=carrier-pigeon"], "Backend.Type"),
             (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Backend.VNI=-1"], "VNI"),
-            (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Bckend.VNI=7"], "Bckend: no such key"),
+            (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Bckend.VNI=7"], "Bckend (Backend?): no such key"),
+            (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Backend.Prot=7"], "Backend.Prot (Backend.Port?): no such"),
+            (["Network=10.5.0.0/16", "Backend.Type=vxlan", "Vni=7"], "Vni (Backend.VNI?): no such key"),
+            (["Network=10.5.0.0/16", "Backend.Type=udp", "Backend.VNI=7"], "Backend.VNI: no such key with udp; there"),
         ],
     )
     def test_what_no_daemon_could_use_is_not_written(self, net, shared_etcd, request, capsys, keys, problem):
@@ -92,9 +95,10 @@ class TestInEtcd:
 
     def test_a_key_that_nobody_knows_is_written_by_force_and_then_in_nobodys_way(self, net, shared_etcd, request):
         begin = ("Network=10.5.0.0/16", "Backend.Type=vxlan", "ipv6network=fd42::/48")
-        assert net("set", *begin, "Comment=ours", "--force") == 0
+        assert net("set", *begin, "Comment=ours", "Backend.Remark=ours", "backend.vni=7", "--force") == 0
         assert net("set", "SubnetLen=25") == 0
-        assert json.loads(self.read(shared_etcd, request.node.name))["Comment"] == "ours"
+        written = json.loads(self.read(shared_etcd, request.node.name))
+        assert (written["Comment"], written["Backend"]["Remark"]) == ("ours", "ours")
         assert net("set", "Comment=", "SubnetLen=25") == 0
         assert "Comment" not in self.read(shared_etcd, request.node.name)
 
