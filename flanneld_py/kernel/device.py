@@ -124,7 +124,14 @@ def _create(sock: NetlinkSocket, wanted: Device) -> Link:
         )
         attributes = [netlink.encode_attribute(links.IFLA_ADDRESS, wanted.mac)] if wanted.mac else []
         mtu = netlink.encode_u32(links.IFLA_MTU, wanted.mtu)
-        links.create_link(sock, wanted.name, wanted.kind, data, *attributes, mtu)
+        try:
+            links.create_link(sock, wanted.name, wanted.kind, data, *attributes, mtu)
+        except KernelError as error:
+            if not errnos.is_present(error):
+                raise
+            # A tunnel that was moved stays taken where it was made (drivers/net/vxlan/vxlan_core.c, vxlan_find_vni).
+            shown = f"`ip -d link show type {wanted.kind}` shows it; one that was moved, in the other network namespace"
+            raise KernelError(error.errno or 0, str(error.strerror), shown) from error
     created = links.read_link(sock, wanted.name)
     if created is None:
         raise KernelError(19, f"create device {wanted.name}", "it vanished as soon as it was made")

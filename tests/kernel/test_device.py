@@ -268,7 +268,10 @@ def test_port_that_a_program_has_is_told_in_words(host):
 
 def test_vni_that_another_device_has_is_refused_in_words(host):
     host.make_vxlan("calico.1", mac=OTHER)
-    with pytest.raises(KernelError, match=r"create vxlan device flannel\.1: .*VNI already exists"):
+    with pytest.raises(
+        KernelError,
+        match=r"create vxlan device flannel\.1: .*VNI already exists: `ip -d link show type vxlan` shows it",
+    ):
         ensure_device(host.sock, wanted(host))
     assert host.index("flannel.1") is None
 
