@@ -40,6 +40,7 @@ ARROWS = {
         "flanneld_py.backends",
         "flanneld_py.core",
         "flanneld_py.kernel",
+        "flanneld_py.pods.label",
         "flanneld_py.store",
     ),
     "flanneld_py": (),

@@ -47,6 +47,7 @@ WELL = Facts(
     offloaded=frozenset(),
     release="6.1.0",
     store_time=None,
+    unbridged=frozenset(),
 )
 
 
@@ -159,3 +160,12 @@ def test_what_is_wrong_on_this_node_explains_what_probes_find():
 
 def test_somebody_who_changes_our_entries():
     assert "another flanneld" in found(daemon=DAEMON | {"rival": "another flanneld"})["rival"].evidence
+
+
+def test_pods_that_have_lost_their_bridge():
+    one, bridge = (Link(index, name, IFF_UP, 1450, b"", "", {}, 0, 0) for index, name in ((7, "veth1"), (8, "cni0")))
+    lost = {"unbridged": frozenset({7})}
+    told = found(view=WELL.view._replace(links=(one,)), **lost)["pod-bridge"]
+    assert (told.mend, told.safe) == (("start a pod on this node, which makes the bridge",), False)
+    told = found(view=WELL.view._replace(links=(one, bridge)), **lost)["pod-bridge"]
+    assert (told.mend, told.safe) == (("ip link set dev veth1 master cni0",), True)

@@ -136,6 +136,15 @@ def break_pod_mtu(patient):
     make_bridge_with_port(patient.node)
 
 
+def break_port_of_pod(patient):
+    far = patient.peer.namespace.path
+    patient.shell(
+        "ip link add cni0 type bridge",
+        f"ip link add pod0 mtu 1450 type veth peer name pod1 netns {far}",
+        "ip link set pod0 alias cbr0/c1/eth0",
+    )
+
+
 def break_conflist(patient):
     (patient.conf / "10-flannel.conflist").unlink()
 
@@ -160,6 +169,7 @@ BREAKS = {
     "stale-device": break_stale,
     "bridge-address": break_bridge,
     "pod-mtu": break_pod_mtu,
+    "pod-bridge": break_port_of_pod,
     "cni-configuration": break_conflist,
     "cni-plugin": break_plugin,
     "cni-order": break_order,

@@ -30,13 +30,16 @@ from flanneld_py.kernel.barriers import read_barriers
 from flanneld_py.kernel.checksum_offload import has_offload, read_release
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.sysctl import read_sysctl
+from flanneld_py.kernel.veth import read_near_ends
 from flanneld_py.kernel.vxlan import udp_port
+from flanneld_py.pods.label import read_label
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
     from flanneld_py.kernel.barriers import Barrier
+    from flanneld_py.kernel.veth import NearEnd
 
 _PATIENCE = 10.0
 """Seconds for a program that lists firewall rules."""
@@ -59,7 +62,7 @@ class Facts:
     by address family.
     `probes` is what the daemon's probes have found, empty where it sends none. `offloaded` are our devices whose
     packets have their checksums left to the device; `release` is the kernel's. `store_time` is the store's clock,
-    in seconds since the epoch, None where it does not tell.
+    in seconds since the epoch, None where it does not tell. `unbridged` are the indexes of pods' devices on no bridge.
     """
 
     now: float
@@ -84,6 +87,7 @@ class Facts:
     offloaded: frozenset[str]
     release: str
     store_time: float | None
+    unbridged: frozenset[int]
 
     @property
     def backend(self) -> str:
@@ -121,6 +125,7 @@ def read_facts(options: argparse.Namespace) -> Facts:
     try:
         view = read_node_view(sock)
         resolved = _count_resolved(sock)
+        unbridged = _find_unbridged(read_near_ends(sock))
     finally:
         sock.close()
     store: Mapping[str, Any] = (daemon or {}).get("store", {})
@@ -148,6 +153,7 @@ def read_facts(options: argparse.Namespace) -> Facts:
         offloaded=frozenset(link.name for link in view.devices if link.kind == "vxlan" and has_offload(link.name)),
         release=read_release(),
         store_time=read_store_clock(store),
+        unbridged=unbridged,
     )
 
 
@@ -270,6 +276,10 @@ def _read_conflists(folder: Path) -> dict[str, str] | None:
         return None
     files = sorted(path for path in folder.iterdir() if path.suffix in {".conf", ".conflist", ".json"})
     return {path.name: path.read_text(errors="replace") for path in files if path.is_file()}
+
+
+def _find_unbridged(ends: Sequence[NearEnd]) -> frozenset[int]:
+    return frozenset(end.ifindex for end in ends if not end.master and read_label(end.alias))
 
 
 def _count_resolved(sock: NetlinkSocket) -> dict[int, int]:

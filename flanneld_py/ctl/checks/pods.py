@@ -25,6 +25,7 @@ def judge(facts: Facts) -> Iterator[Finding]:
         yield Finding("subnet-file", ERROR, told, ("systemctl restart flanneld",))
     if isinstance(facts.env, SubnetEnv):
         yield from _judge_bridge(facts, facts.env)
+    yield from _judge_ports(facts)
     yield from _judge_files(facts)
 
 
@@ -54,6 +55,18 @@ def _judge_bridge(facts: Facts, env: SubnetEnv) -> Iterator[Finding]:
         )
         mends = tuple(f"ip link set dev {link.name} mtu {env.mtu}" for link in large)
         yield Finding("pod-mtu", WARNING, told, mends)
+
+
+def _judge_ports(facts: Facts) -> Iterator[Finding]:
+    names = sorted(link.name for link in facts.view.links if link.ifindex in facts.unbridged)
+    if not names:
+        return
+    told = f"{len(names)} pods ({names[0]}) are on no bridge and reach nobody, as after somebody deleted {_BRIDGE}"
+    if facts.view.link(_BRIDGE) is None:
+        yield Finding("pod-bridge", ERROR, told, ("start a pod on this node, which makes the bridge",))
+    else:
+        mends = tuple(f"ip link set dev {name} master {_BRIDGE}" for name in names)
+        yield Finding("pod-bridge", ERROR, told, mends, safe=True)
 
 
 def _judge_files(facts: Facts) -> Iterator[Finding]:
