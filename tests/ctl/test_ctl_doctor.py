@@ -134,6 +134,22 @@ def break_bridge(patient):
 
 def break_pod_mtu(patient):
     make_bridge_with_port(patient.node)
+    give_gateway(patient)
+
+
+def break_gateway(patient):
+    make_bridge_with_port(patient.node)
+    patient.shell("ip link set pod0 mtu 1450")
+
+
+def break_bridge_state(patient):
+    break_gateway(patient)
+    give_gateway(patient)
+    patient.shell("ip link set cni0 down")
+
+
+def give_gateway(patient):
+    patient.shell(f"ip address add {patient.daemon.subnet_env['FLANNEL_SUBNET']} dev cni0")
 
 
 def break_port_of_pod(patient):
@@ -142,7 +158,9 @@ def break_port_of_pod(patient):
         "ip link add cni0 type bridge",
         f"ip link add pod0 mtu 1450 type veth peer name pod1 netns {far}",
         "ip link set pod0 alias cbr0/c1/eth0",
+        "ip link set cni0 up",
     )
+    give_gateway(patient)
 
 
 def break_conflist(patient):
@@ -170,6 +188,8 @@ BREAKS = {
     "bridge-address": break_bridge,
     "pod-mtu": break_pod_mtu,
     "pod-bridge": break_port_of_pod,
+    "bridge-gateway": break_gateway,
+    "bridge-down": break_bridge_state,
     "cni-configuration": break_conflist,
     "cni-plugin": break_plugin,
     "cni-order": break_order,

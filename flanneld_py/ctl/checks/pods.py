@@ -11,9 +11,12 @@ from flanneld_py.ctl.checks.finding import ERROR, WARNING, Finding
 from flanneld_py.kernel.address import SCOPE_GLOBAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from flanneld_py.core.prefix import Prefix
     from flanneld_py.ctl.checks.facts import Facts
+    from flanneld_py.kernel.address import InterfaceAddress
+    from flanneld_py.kernel.link import Link
 
 _BRIDGE = "cni0"
 
@@ -34,20 +37,17 @@ def _judge_bridge(facts: Facts, env: SubnetEnv) -> Iterator[Finding]:
     if bridge is None:
         return
     ports = [link for link in facts.view.links if link.master == bridge.ifindex]
-    for one in facts.view.addresses:
-        if one.ifindex != bridge.ifindex or one.scope != SCOPE_GLOBAL:
-            continue
-        if not any(subnet.family == one.family and subnet.holds(one.address) for subnet in env.subnets):
-            shown = f"{format_address(one.family, one.address)}/{one.length}"
-            own = ", ".join(map(str, env.subnets))
-            told = f"{_BRIDGE} has {shown}, the lease is {own}: pods with addresses of the old one are not reached"
-            # Without pods the bridge is made anew by the next one.
-            mend = (
-                (f"ip link delete {_BRIDGE}",)
-                if not ports
-                else ("kubectl drain this node", f"ip link delete {_BRIDGE}")
-            )
-            yield Finding("bridge-address", ERROR, told, mend, safe=not ports)
+    held = [one for one in facts.view.addresses if one.ifindex == bridge.ifindex and one.scope == SCOPE_GLOBAL]
+    former = [one for one in held if not any(_lies_in(one, subnet) for subnet in env.subnets)]
+    for one in former:
+        shown = f"{format_address(one.family, one.address)}/{one.length}"
+        own = ", ".join(map(str, env.subnets))
+        told = f"{_BRIDGE} has {shown}, the lease is {own}: pods with addresses of the old one are not reached"
+        # Without pods the bridge is made anew by the next one.
+        mend = (f"ip link delete {_BRIDGE}",) if not ports else ("kubectl drain this node", f"ip link delete {_BRIDGE}")
+        yield Finding("bridge-address", ERROR, told, mend, safe=not ports)
+    if ports and not former:
+        yield from _judge_gateway(bridge, held, env)
     large = [link for link in ports if link.mtu > env.mtu]
     if large:
         told = (
@@ -55,6 +55,21 @@ def _judge_bridge(facts: Facts, env: SubnetEnv) -> Iterator[Finding]:
         )
         mends = tuple(f"ip link set dev {link.name} mtu {env.mtu}" for link in large)
         yield Finding("pod-mtu", WARNING, told, mends)
+
+
+def _judge_gateway(bridge: Link, held: Sequence[InterfaceAddress], env: SubnetEnv) -> Iterator[Finding]:
+    if not bridge.is_up:
+        told = f"{_BRIDGE} is down: pods here reach nobody"
+        yield Finding("bridge-down", ERROR, told, (f"ip link set dev {_BRIDGE} up",), safe=True)
+    for subnet in env.subnets:
+        if not any(_lies_in(one, subnet) for one in held):
+            gateway = f"{format_address(subnet.family, subnet.address + 1)}/{subnet.length}"
+            told = f"{_BRIDGE} lacks {gateway}, the gateway of the pods here: they reach nobody beyond this node"
+            yield Finding("bridge-gateway", ERROR, told, (f"ip address add {gateway} dev {_BRIDGE}",), safe=True)
+
+
+def _lies_in(one: InterfaceAddress, subnet: Prefix) -> bool:
+    return subnet.family == one.family and subnet.holds(one.address)
 
 
 def _judge_ports(facts: Facts) -> Iterator[Finding]:
