@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import repeat
 
 from flanneld_py.core.entries import FdbEntry, Neighbour
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
@@ -195,31 +196,25 @@ def _glance_at_fdb(data: memoryview, offset: int) -> tuple[Any, ...] | None:
 
 def sum_neighbours(data: memoryview, sequence: int) -> int | None:
     """Return the sum of the hashes of what `peek_neighbour` reads of each message; None where they are not alike."""
-    whole = _NEIGHBOURS_IPV4.size
-    first = None if len(data) % whole else _glance_at_neighbour(data, 0)
+    first = _glance_at_neighbour(data, 0)
     if first is None:
         return None
-    ifindex = first[0]
-    alike = netlink.head_of_dumped(data, whole, RTM_NEWNEIGH, sequence), bytes(data[16:28]), _DST_HEAD, _LLADDR_HEAD
-    hashes = [
-        hash((ifindex, IPV4, address, mac))
-        for head, about, dst, address, lladdr, mac in _NEIGHBOURS_IPV4.iter_unpack(data)
-        if (head, about, dst, lladdr) == alike
-    ]
-    return sum(hashes) if len(hashes) * whole == len(data) else None
+    alike = bytes(data[16:28]), _DST_HEAD, None, _LLADDR_HEAD, None
+    columns = netlink.columns_alike(data, _NEIGHBOURS_IPV4, RTM_NEWNEIGH, sequence, alike)
+    if columns is None:
+        return None
+    addresses, macs = columns
+    return sum(map(hash, zip(repeat(first[0]), repeat(IPV4), addresses, macs, strict=False)))
 
 
 def sum_fdb(data: memoryview, sequence: int) -> int | None:
     """Return the sum of the hashes of what `peek_fdb` reads of each message; None where they are not alike."""
-    whole = _FDB_ENTRIES_IPV4.size
-    first = None if len(data) % whole else _glance_at_fdb(data, 0)
+    first = _glance_at_fdb(data, 0)
     if first is None:
         return None
-    ifindex = first[0]
-    alike = netlink.head_of_dumped(data, whole, RTM_NEWNEIGH, sequence), bytes(data[16:28]), _LLADDR_HEAD, _DST_HEAD
-    hashes = [
-        hash((ifindex, mac, IPV4, remote))
-        for head, about, lladdr, mac, dst, remote in _FDB_ENTRIES_IPV4.iter_unpack(data)
-        if (head, about, lladdr, dst) == alike
-    ]
-    return sum(hashes) if len(hashes) * whole == len(data) else None
+    alike = bytes(data[16:28]), _LLADDR_HEAD, None, _DST_HEAD, None
+    columns = netlink.columns_alike(data, _FDB_ENTRIES_IPV4, RTM_NEWNEIGH, sequence, alike)
+    if columns is None:
+        return None
+    macs, remotes = columns
+    return sum(map(hash, zip(repeat(first[0]), macs, repeat(IPV4), remotes, strict=False)))

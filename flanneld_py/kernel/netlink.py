@@ -11,7 +11,8 @@ import struct
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
 NLM_F_REQUEST = 0x1
 NLM_F_MULTI = 0x2
@@ -93,10 +94,26 @@ def walk(data: memoryview) -> Iterator[tuple[int, int, int, int]]:
         offset += length + (-length & 3)
 
 
-def head_of_dumped(data: memoryview, size: int, kind: int, sequence: int) -> bytes:
-    """Return how each message of a dump begins, up to the port, where all in a read are of this length and kind."""
+def columns_alike(
+    data: memoryview, layout: struct.Struct, kind: int, sequence: int, alike: Sequence[bytes | None]
+) -> list[tuple[Any, ...]] | None:
+    """Return the fields in which the messages of one read of a dump differ, each from all messages; None if others do.
+
+    `layout` cuts a whole message: how it begins, up to the port, then its fields. `alike` has for each field what it is
+    in all messages, None for those that may differ.
+    """
+    size = layout.size
+    count, rest = divmod(len(data), size)
+    if rest:
+        return None
     flags = _HEADER.unpack_from(data)[2] & NLM_F_DUMP_FILTERED | NLM_F_MULTI
-    return _HEADER.pack(size, kind, flags, sequence, 0)[:12]
+    heads, *columns = zip(*layout.iter_unpack(data), strict=True)
+    if heads.count(_HEADER.pack(size, kind, flags, sequence, 0)[:12]) != count:
+        return None
+    pairs = list(zip(columns, alike, strict=True))
+    if any(same is not None and column.count(same) != count for column, same in pairs):
+        return None
+    return [column for column, same in pairs if same is None]
 
 
 def message_at(data: memoryview, offset: int) -> Message:

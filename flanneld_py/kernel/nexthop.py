@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from flanneld_py.core.entries import PROTOCOL_FLANNELD, Nexthop
@@ -108,20 +109,19 @@ def _glance(data: memoryview, offset: int) -> tuple[Any, ...] | None:
 
 def sum_up(data: memoryview, sequence: int, ids: range) -> int | None:
     """Return the sum of the hashes of what `peek` reads of each message; None where not all are alike, of these ids."""
-    whole = _ALL_IPV4.size
-    example = None if len(data) % whole else _glance(data, 0)
+    example = _glance(data, 0)
     if example is None:
         return None
+    alike = bytes(data[16:28]), None, bytes(data[32:44]), None
+    columns = netlink.columns_alike(data, _ALL_IPV4, RTM_NEWNEXTHOP, sequence, alike)
+    if columns is None:
+        return None
+    idents, gateways = columns
+    if min(idents) not in ids or max(idents) not in ids:
+        return None
     _, _, _, ifindex, onlink = example
-    first, last = ids.start, ids.stop - 1
-    alike = netlink.head_of_dumped(data, whole, RTM_NEWNEXTHOP, sequence), bytes(data[16:28]), bytes(data[32:44])
-    number = int.from_bytes
-    hashes = [
-        hash((ident, IPV4, number(gateway, "big"), ifindex, onlink))
-        for head, about, ident, via, gateway in _ALL_IPV4.iter_unpack(data)
-        if (head, about, via) == alike and first <= ident <= last
-    ]
-    return sum(hashes) if len(hashes) * whole == len(data) else None
+    numbers = map(int.from_bytes, gateways)
+    return sum(map(hash, zip(idents, repeat(IPV4), numbers, repeat(ifindex), repeat(onlink), strict=False)))
 
 
 def has_nexthops(sock: NetlinkSocket) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import repeat
 
 from flanneld_py.core.entries import BLACKHOLE, PROTOCOL_FLANNELD, UNREACHABLE, Route
 from flanneld_py.core.named_tuple import TYPE_CHECKING
@@ -146,19 +147,17 @@ def sum_up(data: memoryview, sequence: int, ids: range) -> int | None:
 
     `ids` are those of our nexthops.
     """
-    whole = _ALL_IPV4.size
-    example = None if len(data) % whole else _glance(data, 0)
-    if example is None or example[2] not in ids:
+    example = _glance(data, 0)
+    if example is None or example[6] != PROTOCOL_FLANNELD:
         return None
-    (_, _, length), *_, protocol, kind, _ = example
-    if protocol != PROTOCOL_FLANNELD:
+    alike = bytes(data[16:40]), None, bytes(data[44:48]), None
+    columns = netlink.columns_alike(data, _ALL_IPV4, RTM_NEWROUTE, sequence, alike)
+    if columns is None:
         return None
-    first, last = ids.start, ids.stop - 1
-    alike = netlink.head_of_dumped(data, whole, RTM_NEWROUTE, sequence), bytes(data[16:40]), bytes(data[44:48])
-    number = int.from_bytes
-    hashes = [
-        hash(((IPV4, number(dst, "big"), length), 0, ident, 0, 0, False, protocol, kind, 0))
-        for head, about, dst, by, ident in _ALL_IPV4.iter_unpack(data)
-        if (head, about, by) == alike and first <= ident <= last
-    ]
-    return sum(hashes) if len(hashes) * whole == len(data) else None
+    addresses, idents = columns
+    if min(idents) not in ids or max(idents) not in ids:
+        return None
+    (_, _, length), metric, _, *rest = example
+    numbers = map(int.from_bytes, addresses)
+    prefixes = zip(repeat(IPV4), numbers, repeat(length), strict=False)
+    return sum(map(hash, zip(prefixes, repeat(metric), idents, *map(repeat, rest), strict=False)))

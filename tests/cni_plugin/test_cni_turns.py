@@ -62,6 +62,16 @@ def is_waited_for(lock):
     return any("->" in line and line.split()[6].endswith(f":{os.fstat(lock.fileno()).st_ino}") for line in lines)
 
 
+@contextmanager
+def adding(node):
+    """Have an ADD of a container stay in its turn meanwhile, and give its process and the container's turns."""
+    turns = Turns(node)
+    with locked(node.networks) as lock:
+        first = turns.call("ADD")
+        wait_until(lambda: is_waited_for(lock))
+        yield first, turns
+
+
 def is_taken(caller):
     """Say whether a call is the daemon's: then its line is out of the pipe."""
     with Path(f"/proc/{caller.pid}/fd/4").open("rb", buffering=0) as pipe:
@@ -74,10 +84,7 @@ def added(node):
 
 def test_an_add_whose_plugin_was_killed_while_it_waited_never_runs(ringing_node):
     node = ringing_node
-    turns = Turns(node)
-    with locked(node.networks) as lock:
-        first = turns.call("ADD")
-        wait_until(lambda: is_waited_for(lock))
+    with adding(node) as (first, turns):
         killed, deleting = turns.call("ADD"), turns.call("DEL")
         assert [is_taken(caller) for caller in (first, killed, deleting)] == [True, False, False]
         killed.kill()
@@ -91,12 +98,8 @@ def test_an_add_whose_plugin_was_killed_while_it_waited_never_runs(ringing_node)
 
 
 def test_a_second_add_finds_what_the_first_one_did(ringing_node):
-    node = ringing_node
-    turns = Turns(node)
-    with locked(node.networks) as lock:
-        first = turns.call("ADD")
-        wait_until(lambda: is_waited_for(lock))
+    with adding(ringing_node) as (first, turns):
         second = turns.call("ADD")
         assert not is_taken(second)
     assert (first.wait(20), second.wait(20)) == (0, 1)
-    assert len(node.held()) == 1
+    assert len(ringing_node.held()) == 1
