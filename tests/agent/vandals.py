@@ -5,7 +5,7 @@ import errno
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from pyroute2.netlink.exceptions import NetlinkError
@@ -220,13 +220,18 @@ class Vandals(RuleBasedStateMachine):
 
 
 def run_vandals(machine, examples, **attributes):
-    """Run a machine with these attributes of its class."""
+    """Run a machine with these attributes of its class.
+
+    The steps that failed are printed as they were found, as lines of code, and are what the next run begins with. To
+    look for fewer of them would take more time than a test has: each try that fails waits for what does not come.
+    """
     run_state_machine_as_test(
         type("VandalsHere", (machine,), attributes),
         settings=settings(
             max_examples=examples,
             stateful_step_count=20,
             deadline=None,
+            phases=(Phase.reuse, Phase.generate),
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )
