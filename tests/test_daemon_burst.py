@@ -6,21 +6,14 @@ import socket
 
 import pytest
 
-from tests.test_daemon import CONFIG, Cluster, leads_to
+from tests.test_daemon import cluster, empty_cluster, leads_to
 from tests.waiting import wait_until
+
+__all__ = ["cluster", "empty_cluster"]
 
 pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
 
 TABLE = "table ip flannel-misses-flannel.1"
-
-
-@pytest.fixture
-def cluster(make_namespace, tmp_path):
-    cluster = Cluster(make_namespace, tmp_path)
-    cluster.start_etcd()
-    cluster.set_config(CONFIG)
-    yield cluster
-    cluster.close()
 
 
 def send(node, addresses):

@@ -8,19 +8,12 @@ import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
 from tests.host import IPV4
-from tests.test_daemon import CONFIG, HUB, Cluster, leads_to, vtep_mac
+from tests.test_daemon import CONFIG, HUB, cluster, empty_cluster, leads_to, vtep_mac
 from tests.waiting import wait_until
 
+__all__ = ["cluster", "empty_cluster"]
+
 pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
-
-
-@pytest.fixture
-def cluster(make_namespace, tmp_path):
-    cluster = Cluster(make_namespace, tmp_path)
-    cluster.start_etcd()
-    cluster.set_config(CONFIG)
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture
@@ -76,8 +69,8 @@ def test_what_is_not_followed_is_told(cluster, pair):
     (one, _), (first, second) = pair
     before = one.routes()
     cluster.set_config(config(VNI=2, MTU=1400))
-    first.says("configuration changed, which takes effect at the next start: keys=Backend.vni")
-    wait_until(lambda: ask_status(first)["configuration"]["waits_for_restart"] == ["Backend.vni"])
+    first.says("configuration changed, which takes effect at the next start: keys=Backend.VNI")
+    wait_until(lambda: ask_status(first)["configuration"]["waits_for_restart"] == ["Backend.VNI"])
     wait_until(lambda: one.link("flannel.1").get_attr("IFLA_MTU") == 1350)
     cluster.set_config('{"Network":')
     first.says("configuration not followed, the former one stays: config: it is no JSON")

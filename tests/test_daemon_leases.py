@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_daemon import CONFIG, PREFIX, Cluster, leads_to, vtep_mac
+from tests.test_daemon import CONFIG, PREFIX, cluster, empty_cluster, leads_to, vtep_mac
 from tests.waiting import wait_until
+
+__all__ = ["cluster", "empty_cluster"]
 
 pytestmark = [pytest.mark.kernel, pytest.mark.etcd]
 
@@ -15,15 +17,6 @@ OTHER = (
     '{"PublicIP":"172.30.7.7","PublicIPv6":null,"BackendType":"vxlan",'
     '"BackendData":{"VNI":1,"VtepMAC":"7a:e3:ab:24:37:fb"}}'
 )
-
-
-@pytest.fixture
-def cluster(make_namespace, tmp_path):
-    cluster = Cluster(make_namespace, tmp_path)
-    cluster.start_etcd()
-    cluster.set_config(CONFIG)
-    yield cluster
-    cluster.close()
 
 
 def test_a_subnet_that_another_node_takes_is_left_to_it_and_had_again_when_it_frees(cluster):

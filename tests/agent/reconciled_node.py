@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import socket
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -42,6 +43,20 @@ def make_lease(index, *, mac_index=None, remote=None, subnet=None, families=(IPV
             data6 if IPV6 in families else None,
         ),
     )
+
+
+@asynccontextmanager
+async def nodes_by(make_one):
+    """Yield what makes a node as `make_one` does; all that were made are stopped in the end."""
+    nodes = []
+
+    def make(*args, **keys):
+        nodes.append(make_one(*args, **keys))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        await node.stop()
 
 
 class ReconciledNode:

@@ -9,7 +9,7 @@ from flanneld_py.agent.driven_tables import DrivenTables
 from flanneld_py.backends.backend import EntrySource
 from flanneld_py.core.entries import DrivenEntry
 from flanneld_py.core.plan import plan_change
-from tests.agent.reconciled_node import ReconciledNode, make_lease
+from tests.agent.reconciled_node import ReconciledNode, make_lease, nodes_by
 from tests.waiting import until
 
 A, B = make_lease(2), make_lease(3)
@@ -72,15 +72,8 @@ def driver():
 
 @pytest.fixture
 async def make_node(host):
-    nodes = []
-
-    def make(*drivers, **options):
-        nodes.append(ReconciledNode(host, extras=(Guests(*drivers),), **options))
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.stop()
+    async with nodes_by(lambda *drivers, **keys: ReconciledNode(host, extras=(Guests(*drivers),), **keys)) as make:
+        yield make
 
 
 @pytest.mark.kernel

@@ -14,7 +14,7 @@ from flanneld_py.core.entries import Kind
 from flanneld_py.core.lease import encode_attrs
 from flanneld_py.core.misses import Miss
 from tests.agent.on_demand_node import OnDemandNode, arrives, number_of, public_ip
-from tests.agent.reconciled_node import ReconciledNode, make_lease
+from tests.agent.reconciled_node import ReconciledNode, make_lease, nodes_by
 from tests.agent.vandals import RefusingSocket
 from tests.fakes.memory_store import MemoryStore
 from tests.host import IPV4, number, parse_prefix
@@ -39,15 +39,11 @@ def host(near):
 
 @pytest.fixture
 async def make_node(host, sender, store):
-    nodes = []
+    def make_one(kind=OnDemandNode, **keys):
+        return kind(host, store, **keys) if kind is OnDemandNode else kind(host, **keys)
 
-    def make(kind=OnDemandNode, **keys):
-        nodes.append(kind(host, store, **keys) if kind is OnDemandNode else kind(host, **keys))
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.stop()
+    async with nodes_by(make_one) as make:
+        yield make
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from flanneld_py.backends.vxlan import link_local
 from tests.agent.on_demand_node import OnDemandNode, arrives, number_of
 from tests.agent.reconciled_node import make_lease as make_lease_of
+from tests.agent.reconciled_node import nodes_by
 from tests.fakes.memory_store import MemoryStore
 from tests.host import IPV4, IPV6, mac
 from tests.waiting import until
@@ -38,15 +39,8 @@ def host(near):
 
 @pytest.fixture
 async def make_node(host, families):
-    nodes, store = [], MemoryStore()
-
-    def make(**keys):
-        nodes.append(OnDemandNode(host, store, families=families, **keys))
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.stop()
+    async with nodes_by(partial(OnDemandNode, host, MemoryStore(), families=families)) as make:
+        yield make
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import struct
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from flanneld_py.core.lease_event import LeaseRejected
 from flanneld_py.kernel import netlink, nexthop
 from flanneld_py.kernel.monitor import Change
 from flanneld_py.kernel.netlink import Request
-from tests.agent.reconciled_node import DUAL, NEVER, OWN_MAC, V6, ReconciledNode, make_lease
+from tests.agent.reconciled_node import DUAL, NEVER, OWN_MAC, V6, ReconciledNode, make_lease, nodes_by
 from tests.host import IPV4, IPV6, ONLINK, PERMANENT, SELF, UPLINK, number
 from tests.waiting import until
 
@@ -30,15 +31,8 @@ ID_A = FIRST_ID + 0x200
 
 @pytest.fixture
 async def make_node(host):
-    nodes = []
-
-    def make(*args, **kwargs):
-        nodes.append(ReconciledNode(host, *args, **kwargs))
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.stop()
+    async with nodes_by(partial(ReconciledNode, host)) as make:
+        yield make
 
 
 @pytest.fixture

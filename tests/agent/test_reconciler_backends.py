@@ -1,13 +1,14 @@
 """The reconciler with each backend that has no tunnel, with nodes of other backends, and with IPv6 gateways."""
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import Ether
 
-from tests.agent.reconciled_node import DUAL, V6, ReconciledNode, make_lease
+from tests.agent.reconciled_node import DUAL, V6, ReconciledNode, make_lease, nodes_by
 from tests.host import IPV4, IPV6
 from tests.waiting import until
 
@@ -18,15 +19,8 @@ BOTH = (IPV4, IPV6)
 
 @pytest.fixture
 async def make_node(host):
-    nodes = []
-
-    def make(*args, **kwargs):
-        nodes.append(ReconciledNode(host, *args, **kwargs))
-        return nodes[-1]
-
-    yield make
-    for node in nodes:
-        await node.stop()
+    async with nodes_by(partial(ReconciledNode, host)) as make:
+        yield make
 
 
 def announce(lease, backend_type):

@@ -328,12 +328,11 @@ class FinderContract:
             await told.until(LeaseRemoved, store.name("10.5.1.0-24"))
 
 
-class Following:
-    """What `watch_followed` tells, gathered while the test goes on."""
+class Watching:
+    """A watch whose events are taken while the test goes on."""
 
-    def __init__(self, finder):
-        self.events = []
-        self.finder = finder
+    def __init__(self, watch):
+        self._watch = watch
 
     async def __aenter__(self):
         self._task = asyncio.create_task(self._gather())
@@ -344,9 +343,20 @@ class Following:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _gather(self):
-        async with aclosing(self.finder.watch_followed()) as batches:
+        async with aclosing(self._watch()) as batches:
             async for batch in batches:
-                self.events.extend(batch)
+                for event in batch:
+                    self.take(event)
+
+
+class Following(Watching):
+    """What `watch_followed` tells."""
+
+    def __init__(self, finder):
+        super().__init__(finder.watch_followed)
+        self.events = []
+        self.finder = finder
+        self.take = self.events.append
 
     async def follow(self, address):
         """Follow the lease that holds an address."""

@@ -7,7 +7,7 @@ import pytest
 
 from flanneld_py.core.lease_event import LeasePut, LeaseRemoved, LeaseSnapshot
 from flanneld_py.store import kube_watch
-from tests.store.contract import node, read_snapshot, value
+from tests.store.contract import Watching, node, read_snapshot, value
 from tests.store.kube_harness import annotations_of
 from tests.waiting import until
 
@@ -183,28 +183,14 @@ async def test_thousands_of_nodes_at_once(kube):
             await until(lambda one=one: len(one.keys) == count - gone)
 
 
-class Known:
+class Known(Watching):
     """The keys that one watch knows, whether they were told one by one or anew."""
 
     def __init__(self, manager):
+        super().__init__(manager.watch_leases)
         self.keys = set()
-        self._manager = manager
 
-    async def __aenter__(self):
-        self._task = asyncio.create_task(self._gather())
-        return self
-
-    async def __aexit__(self, *_):
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _gather(self):
-        async with aclosing(self._manager.watch_leases()) as batches:
-            async for batch in batches:
-                for event in batch:
-                    self._take(event)
-
-    def _take(self, event):
+    def take(self, event):
         if isinstance(event, LeaseSnapshot):
             self.keys = event.leases.keys() | (set() if event.first else self.keys)
         elif isinstance(event, LeasePut):
