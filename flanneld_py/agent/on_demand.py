@@ -238,7 +238,8 @@ class OnDemand:
         sent: list[tuple[FdbEntry, list[Miss]]] = []
         peers = self._reconciler.program(event, lambda peers: sent.extend(self._send_queued(peers, misses)))
         for through, addresses in sent:
-            forget(self._sock, through, addresses, stays=through in self._reconciler.desired(peers))
+            if reason := forget(self._sock, through, addresses, stays=through in self._reconciler.desired(peers)):
+                log.warning("answered addresses stay for now: mac=%s reason=%s", through.mac.hex(":"), reason)
         return peers
 
     def _send_queued(self, peers: Sequence[Peer], misses: list[Miss]) -> Iterator[tuple[FdbEntry, list[Miss]]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flanneld_py.core.misses import Miss
 from flanneld_py.core.prefix import IPV4, IPV6
-from flanneld_py.kernel import netlink
+from flanneld_py.kernel import errnos, netlink
 from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, SYSCTL_NAMES, encode_address
 from flanneld_py.kernel.link import read_link
 from flanneld_py.kernel.neighbour import (
@@ -121,10 +121,15 @@ def send_queued(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss]) 
     return not sock.execute_batch([encode_replace_fdb(through), *answers])
 
 
-def forget(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, stays: bool) -> None:
-    """Forget these addresses again, and the forwarding entry too unless it is to stay."""
+def forget(sock: NetlinkSocket, through: FdbEntry, misses: Sequence[Miss], *, stays: bool) -> str:
+    """Forget these addresses again, and the forwarding entry too unless it is to stay.
+
+    Returns why the kernel has not, empty if it has or there was nothing to forget. An address that stays is asked for
+    again when it is stale.
+    """
     requests = [_forget(through.ifindex, miss) for miss in misses]
-    sock.execute_batch(requests if stays else [*requests, encode_delete_fdb(through)])
+    failed = sock.execute_batch(requests if stays else [*requests, encode_delete_fdb(through)])
+    return next((reason for errno, reason in failed.values() if errno not in errnos.ABSENT), "")
 
 
 def refuse(sock: NetlinkSocket, ifindex: int, misses: Sequence[Miss]) -> bool:

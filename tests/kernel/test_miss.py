@@ -15,6 +15,7 @@ from flanneld_py.kernel.device import Device, ensure_device
 from flanneld_py.kernel.monitor import Monitor
 from flanneld_py.kernel.vxlan import vxlan_options
 from tests.agent.on_demand_node import FAR_ADDRESS, RESOLVED, Sender
+from tests.agent.vandals import RefusingSocket
 from tests.host import ADDRESS, IPV4, IPV6, PERMANENT, SELF, mac, number, parse_prefix
 from tests.waiting import until, wait_until
 
@@ -199,7 +200,21 @@ async def test_misses_on_devices_of_others_are_not_ours(host, device, sender, mo
 
 def send_and_forget(host, device, misses):
     miss.send_queued(host.sock, through(device), misses)
-    miss.forget(host.sock, through(device), misses, stays=False)
+    assert miss.forget(host.sock, through(device), misses, stays=False) == ""
+
+
+async def test_what_the_kernel_refuses_to_forget_is_told_and_what_is_gone_is_not(host, device, sender, monitor):
+    sender.send("10.5.2.7")
+    found = read_misses(monitor, 1, device)
+    miss.send_queued(host.sock, through(device), found)
+    refusing = RefusingSocket(host.sock)
+    refusing.refusals.append(errno.ENOMEM)
+    assert miss.forget(refusing, through(device), found, stays=True) == "refused for the test"
+    assert neighbours(host, device) == {"10.5.2.7"}
+    for _ in ("there", "gone"):
+        assert miss.forget(host.sock, through(device), found, stays=False) == ""
+    host.do(lambda ipr: ipr.link("del", index=device))
+    assert miss.forget(host.sock, through(device), found, stays=False) == ""
 
 
 @pytest.mark.parametrize("stays", [True, False])
