@@ -32,6 +32,11 @@ class FirewalledNode(NodeWithFiles):
         self.launch("firewalld", "firewalld", "--nofork", "--nopid")
         wait_until(lambda: self.run("firewall-cmd", "--state", check=False).returncode == 0, START_SECONDS)
 
+    def reload_firewalld(self):
+        # Its ebtables-restore fails where others write to nftables meanwhile, once in 30 times (iptables 1.8.9).
+        with self.daemons[-1].standing_still():
+            self.run("firewall-cmd", "--reload")
+
 
 def need_firewalld():
     for program, package in (

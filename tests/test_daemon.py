@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,14 @@ class Daemon:
         self._reader.join()
         self.process.stderr.close()
         return status
+
+    @contextmanager
+    def standing_still(self):
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def kill(self):
         if self.process.poll() is None:

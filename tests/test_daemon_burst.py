@@ -1,7 +1,5 @@
 """The real `flanneld --on-demand` while it gets no CPU, as others see it: by `ip neigh`, and what is reached after."""
 
-import os
-import signal
 import socket
 
 import pytest
@@ -44,14 +42,11 @@ def test_burst_while_the_daemon_stands_still(cluster):
     second = two.start().is_ready()
     wait_until(lambda: TABLE in one.ip("list tables", "nft"))
     wait_until(lambda: one.routes().get("10.5.0.0/16", (0,))[0] == 119)
-    os.kill(first.process.pid, signal.SIGSTOP)
-    try:
+    with first.standing_still():
         own, rightful = (daemon.key.partition("-")[0] for daemon in (first, second))
         strangers = [f"10.5.{index}.{host}" for host in (1, 2) for index in range(2, 250)]
         taken = send(one, [one for one in strangers if one.rpartition(".")[0] + ".0" not in {own, rightful}])
         assert 0 < len(unresolved(one)) == taken < 64
-    finally:
-        os.kill(first.process.pid, signal.SIGCONT)
     wait_until(lambda: unresolved(one) == [])
 
     def reaches():

@@ -114,7 +114,7 @@ def test_what_firewalld_stops_is_named_and_passes_by_the_commands_that_are_named
         # The commands hold over a reload. With all of iptables it also takes away our rules there; they are restored.
         before = ours(node)
         assert before
-        node.run("firewall-cmd", "--reload")
+        node.reload_firewalld()
         if nftables:
             assert ours(node) == before
         wait_until(lambda node=node, before=before: plain(ours(node)) == plain(before))
@@ -127,7 +127,7 @@ def test_firewalld_that_writes_to_iptables_itself_is_named_as_well(cluster, make
     for node in pair.nodes:
         node.start_firewalld("iptables")
         # What we restore stands before its last rule, behind those of its zones.
-        node.run("firewall-cmd", "--reload")
+        node.reload_firewalld()
         wait_until(lambda node=node: "-j FLANNEL-FWD" in node.run("iptables", "-S", "FORWARD").stdout)
     assert not pair.is_whole()
     for node in pair.nodes:

@@ -145,7 +145,7 @@ UNMANAGED, MANAGED = "-e", "-v"
 
 def all_are(option, pod):
     """Return the command that fails where NetworkManager does not see all of our devices as said."""
-    listed = "nmcli --terse --fields DEVICE,STATE device"
+    listed = "nmcli --terse --fields DEVICE,STATE device | tee /dev/stderr"
     return f"{listed} | grep -E '^(cni0|flannel.1|{pod}):' | grep -c {option} ':unmanaged$' | grep -x 3"
 
 

@@ -89,7 +89,7 @@ def test_what_is_broken_heals(lab, backend):
         ("link", "del", device),
         ("link", "set", device, "down"),
         ("link", "set", device, "mtu", "1300"),
-        ("addr", "flush", "dev", device),
+        ("addr", "flush", "dev", device, "primary"),  # in one round; without the word, until none comes back
         ("route", "del", network),
     ):
         break_by_ip(lab, *words)
