@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from flanneld_py import __version__
 from tests.deploy.test_wheel import ROOT, run
 
 WHEELS = ROOT / "dist" / "wheels"
+UV = str(Path(sys.executable).with_name("uv"))
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
 
@@ -36,7 +38,7 @@ def install_by_uv(artifact, folder):
     places = {"UV_TOOL_DIR": folder / "tools", "UV_TOOL_BIN_DIR": folder / "bin", "UV_CACHE_DIR": folder / "cache"}
     settings = {"UV_OFFLINE": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": WHEELS}
     what = f"flanneld-py[ctl] @ {artifact.as_uri()}"
-    call(places | settings, "uv", "tool", "install", "--python", "/usr/bin/python3", what)
+    call(places | settings, UV, "tool", "install", "--python", "/usr/bin/python3", what)
 
 
 def call(settings, *command):
@@ -45,7 +47,8 @@ def call(settings, *command):
 
 @pytest.mark.parametrize(
     ("installer", "install", "package"),
-    [("pipx", install_by_pipx, "apt-get install pipx"), ("uv", install_by_uv, "pip install uv")],
+    [("pipx", install_by_pipx, "apt-get install pipx"), (UV, install_by_uv, "make venv")],
+    ids=["pipx", "uv"],
 )
 def test_the_programs_run_from_where_it_puts_them(artifact, installer, install, package, tmp_path):
     if shutil.which(installer) is None:
