@@ -3,9 +3,17 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests that touch the kernel run in namespaces of their own: as root or not, the machine's network is out of reach,
-# and whatever a test leaves behind ends with them. Its files lie in a folder that ends with it as well.
-SANDBOX := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && TMPDIR="$$scratch" PYTEST_DEBUG_TEMPROOT="$$scratch" \
+# and whatever a test leaves behind ends with them. Its files lie in a folder that ends with it as well, also by Ctrl-C.
+SANDBOX := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && trap : INT && \
+  TMPDIR="$$scratch" PYTEST_DEBUG_TEMPROOT="$$scratch" \
   unshare --user --map-root-user --mount --net --pid --fork --mount-proc --kill-child
+# Most tests wait more than they compute, so more workers than CPUs share them, each in namespaces of its own.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+TESTS ?=
+# The base of the tests' folders is short, as some of them hold sockets, whose path may have 107 bytes (unix(7)).
+# How workers share the tests is in tests/workers.py; one that dies is a failure.
+PYTEST := $(SANDBOX) $(BIN)/python -m pytest --basetemp="$$scratch/t" --tx '$(WORKERS)*popen//python=.ci/worker' \
+  --dist load -p tests.workers --no-loadscope-reorder --max-worker-restart=0 $(TESTS)
 
 # Genuine Go flannel, to measure against: the newest module of it that Go can build by itself.
 FLANNEL_VERSION := v0.26.7
@@ -71,13 +79,12 @@ format: venv ## rewrite the code in the house format
 test: venv ## all tests but the long ones, on a real kernel and a real etcd, in namespaces of their own
 	@unshare --user --map-root-user --net true 2>/dev/null || \
 	  { echo "this kernel lets $$(id -un) make no user namespace: run as root, or sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000" >&2; exit 1; }
-	@$(SANDBOX) $(BIN)/python -m pytest -m "not full and not kubernetes" --cov --cov-report=term:skip-covered
+	@$(PYTEST) -m "not full and not kubernetes" --cov --cov-report=term:skip-covered
 
 test-full: venv ## what takes longer than make test allows
 	@# The tests have no network, which the libraries of the package and of the image come by.
-	@$(MAKE) --no-print-directory deb || echo "no Debian package is tested: see above"
-	@$(MAKE) --no-print-directory image || echo "no container image is tested: see above"
-	@$(MAKE) --no-print-directory wheels || echo "pipx and uv are not tested: see above"
+	@$(MAKE) --no-print-directory --keep-going -j3 deb image wheels || \
+	  echo "what could not be built is not tested: see above"
 	@$(SANDBOX) $(BIN)/python -m pytest -m full
 
 test-kubernetes: venv kubernetes ## the tests on a real Kubernetes
@@ -155,8 +162,8 @@ $(DEBIAN_BASE):
 	@mkdir -p $(@D)
 	@mmdebstrap --quiet --variant=minbase bookworm $@.tar && mv $@.tar $@
 
-lock: ## pin and hash every dependency anew (needs uv)
-	@uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
+lock: venv ## pin and hash every dependency anew
+	@$(BIN)/uv pip compile --upgrade --generate-hashes --universal --python-version 3.11 --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --no-strip-extras --all-extras --group dev pyproject.toml -o requirements.lock
 
 docs: venv ## write the tables of flags and commands in docs/ anew
