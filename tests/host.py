@@ -89,6 +89,15 @@ class Host:
         found = self.do(lambda ipr: list(ipr.get_addr(index=ifindex, scope=0)))
         return {f"{entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}" for entry in found}
 
+    def takes_in(self, address):
+        """Say whether the kernel has the local route of an IPv6 address.
+
+        That of a new one comes later, by a worker (net/ipv6/addrconf.c, addrconf_dad_work): up to a second on a busy
+        machine, in which no ICMP message gets there, also none of the host itself.
+        """
+        found = self.do(lambda ipr: list(ipr.get_routes(family=10, table=255)))
+        return any(route.get_attr("RTA_DST") == address for route in found)
+
     def routes(self, family=IPV4):
         """The main table as `dst → (proto, gateway, device, onlink)`.
 

@@ -137,9 +137,11 @@ class OnDemandNode(ReconciledNode):
         self._answering = asyncio.create_task(self.on_demand.run(self.reconciler, self.ground, keeper))
 
     async def ready(self):
-        """Start and wait until packets are asked about."""
+        """Start and wait until packets are asked about, and whoever sends them can be told that they are refused."""
         await self.start()
         await self.settled()
+        if self.lease.ipv6_subnet is not None:
+            await until(lambda: self.host.takes_in(str(self.lease.ipv6_subnet.base)))
         return self
 
     def is_running(self):

@@ -152,6 +152,7 @@ async def test_who_stops_asking_leaves_the_device_as_others_are(host, family):
 async def test_the_kernel_asks_in_ipv6_as_well(host, device, far, sender, monitor):
     network = parse_prefix("fd42::/48")
     host.do(lambda ipr: ipr.addr("add", index=device, address="fd42:0:0:1::", prefixlen=128, flags=0x02))
+    await until(lambda: host.takes_in("fd42:0:0:1::"))
     assert miss.ensure_asking(host.sock, device, "flannel.1", IPV6)
     route = Route(network, 1024, 0, 0, device, onlink=False)
     assert dataplane.apply_batch(host.sock, [Operation(Kind.ROUTE, False, route)]) == {}
