@@ -10,9 +10,11 @@ import logging
 import os
 import stat
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from flanneld_py.agent.pod_herald import PodHerald
 from flanneld_py.agent.pod_reaper import PodReaper
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 from flanneld_py.kernel.netns import identify, identify_own, is_network_namespace
@@ -69,6 +71,7 @@ class PodCalls:
         self._outages = outages
         self._warm = _Warm()
         self._reaper = PodReaper()
+        self._herald = PodHerald()
         self._turns = _Turns()
         self._namespace = identify_own()
 
@@ -87,10 +90,13 @@ class PodCalls:
 
     def close(self, seconds: float) -> None:
         """Complete what was put off, in so many seconds at most."""
-        self._reaper.wait_for_all(seconds)
+        deadline = time.monotonic() + seconds
+        self._herald.close(seconds)
+        self._reaper.wait_for_all(max(0.0, deadline - time.monotonic()))
 
     def serve(self, request: Request) -> tuple[int, bytes]:
         """Serve a call and return exit status and standard output; status 2 leaves the call to the plugin."""
+        self._herald.hush()
         try:
             given = self._answer(request)
         except ElsewhereError:
@@ -114,7 +120,9 @@ class PodCalls:
         if self._warm.sock is None:
             self._warm.sock = NetlinkSocket()
         folders = _Folders(request.root)
-        server = Server(self._warm.sock, Daemon(folders.require_same, self._reaper.take, self._outages))
+        server = Server(
+            self._warm.sock, Daemon(folders.require_same, self._reaper.take, self._herald.take, self._outages)
+        )
         was_busy = self._reaper.is_busy
         try:
             return perform(call, container, server)

@@ -18,7 +18,7 @@ from flanneld_py.core.entries import FdbEntry, describe_entry, entry_key
 from flanneld_py.core.histogram import Histogram
 from flanneld_py.core.retries import RetryQueue
 from flanneld_py.kernel.dataplane import apply_batch
-from flanneld_py.kernel.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
+from flanneld_py.kernel.ndmsg import RTM_DELNEIGH, RTM_NEWNEIGH
 
 if TYPE_CHECKING:
     import random

@@ -49,25 +49,21 @@ def create_bridge(sock: NetlinkSocket, name: str, mac: bytes, mtu: int) -> None:
             raise
 
 
-def encode_port_options(name: str, *, hairpin: bool, isolated: bool, alias: str = "") -> Request:
-    """Write the request that sets a port's options; the port is named, so it may follow its creation in a batch.
-
-    `alias` is what the device is called besides, in up to 255 bytes.
-    """
+def encode_port(name: str, bridge: int, *, hairpin: bool, isolated: bool) -> tuple[Request, Request]:
+    """Write the requests that make a device a port of the bridge with this index, and set the port's options."""
+    named = netlink.encode_text(links.IFLA_IFNAME, name)
     options = [netlink.encode_u8(_IFLA_BRPORT_MODE, hairpin)]
     if isolated:  # a port is not at first, and kernels before 4.18 do not know the attribute
         options.append(netlink.encode_u8(_IFLA_BRPORT_ISOLATED, 1))
-    payload = links.link_message(
-        0,
-        netlink.encode_text(links.IFLA_IFNAME, name),
-        *([netlink.encode_attribute(links.IFLA_IFALIAS, alias.encode())] if alias else []),
-        netlink.encode_nested(
-            links.IFLA_LINKINFO,
-            netlink.encode_text(_IFLA_INFO_SLAVE_KIND, KIND),
-            netlink.encode_nested(_IFLA_INFO_SLAVE_DATA, *options),
-        ),
+    info = netlink.encode_nested(
+        links.IFLA_LINKINFO,
+        netlink.encode_text(_IFLA_INFO_SLAVE_KIND, KIND),
+        netlink.encode_nested(_IFLA_INFO_SLAVE_DATA, *options),
     )
-    return Request(links.RTM_NEWLINK, 0, payload)
+    return (
+        Request(links.RTM_NEWLINK, 0, links.link_message(0, named, netlink.encode_u32(links.IFLA_MASTER, bridge))),
+        Request(links.RTM_NEWLINK, 0, links.link_message(0, named, info)),
+    )
 
 
 def decode_port(message: Message) -> Port | None:

@@ -44,8 +44,11 @@ IFLA_LINK_NETNSID = 37
 
 _RTEXT_FILTER_SKIP_STATS = 8
 _AF_INET = 2
+_AF_INET6 = 10
 _IFLA_INET_CONF = 1
 _IPV4_DEVCONF_ARP_NOTIFY = 22
+_IFLA_INET6_ADDR_GEN_MODE = 8
+_IN6_ADDR_GEN_MODE_NONE = 1
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _EMPTY = memoryview(b"")
@@ -183,6 +186,24 @@ def encode_arp_notify(ifindex: int) -> Request:
     setting = netlink.encode_nested(_IFLA_INET_CONF, netlink.encode_u32(_IPV4_DEVCONF_ARP_NOTIFY, 1))
     attribute = netlink.encode_nested(IFLA_AF_SPEC, netlink.encode_nested(_AF_INET, setting))
     return Request(RTM_NEWLINK, 0, link_message(ifindex, attribute))
+
+
+def encode_alias(name: str, alias: str) -> Request:
+    """Write the request that gives a device another name besides, of up to 255 bytes; "" changes nothing."""
+    attributes = [netlink.encode_text(IFLA_IFNAME, name)]
+    if alias:
+        attributes.append(netlink.encode_attribute(IFLA_IFALIAS, alias.encode()))
+    return Request(RTM_NEWLINK, 0, link_message(0, *attributes))
+
+
+def encode_no_address_of_its_own(name: str) -> Request:
+    """Write the request that has a device give itself no IPv6 address when it comes up (the setting addr_gen_mode).
+
+    It fails with EAFNOSUPPORT where the kernel or the device is without IPv6.
+    """
+    setting = netlink.encode_nested(_AF_INET6, netlink.encode_u8(_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE))
+    attribute = netlink.encode_nested(IFLA_AF_SPEC, setting)
+    return Request(RTM_NEWLINK, 0, link_message(0, netlink.encode_text(IFLA_IFNAME, name), attribute))
 
 
 def encode_set(ifindex: int, *attributes: bytes, flags: int = 0) -> Request:

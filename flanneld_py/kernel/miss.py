@@ -14,13 +14,8 @@ from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.kernel import errnos, netlink
 from flanneld_py.kernel.families import AF_BRIDGE, AF_OF, FAMILY_OF, SYSCTL_NAMES, encode_address
 from flanneld_py.kernel.link import read_link
+from flanneld_py.kernel.ndmsg import NDA_DST, NDA_LLADDR, NDMSG, RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH
 from flanneld_py.kernel.neighbour import (
-    NDA_DST,
-    NDA_LLADDR,
-    NDMSG,
-    RTM_DELNEIGH,
-    RTM_GETNEIGH,
-    RTM_NEWNEIGH,
     encode_delete_fdb,
     encode_dump_fdb,
     encode_dump_neighbours,

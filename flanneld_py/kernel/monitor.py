@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flanneld_py.core.entries import Kind
 from flanneld_py.core.misses import MOST_WAITING
 from flanneld_py.core.prefix import IPV6, Prefix
-from flanneld_py.kernel import address, errnos, link, neighbour, netconf, netlink, nexthop, route
+from flanneld_py.kernel import address, errnos, link, ndmsg, neighbour, netconf, netlink, nexthop, route
 from flanneld_py.kernel.families import AF_BRIDGE
 from flanneld_py.kernel.miss import decode_miss
 from flanneld_py.kernel.netlink_socket import join_group, open_netlink_socket, receive_each
@@ -39,7 +39,7 @@ _RTNLGRP_IPV4_NETCONF = 24
 _RTNLGRP_IPV6_NETCONF = 25
 _RTNLGRP_NEXTHOP = 32
 
-_NEW_FORWARDING_ENTRY = is_of_type(neighbour.RTM_NEWNEIGH), Holds(AF_BRIDGE, 1, netlink.HEADER_SIZE)
+_NEW_FORWARDING_ENTRY = is_of_type(ndmsg.RTM_NEWNEIGH), Holds(AF_BRIDGE, 1, netlink.HEADER_SIZE)
 """The kernel names nobody there."""
 
 _RECEIVE_BUFFER = 1 << 22
@@ -120,7 +120,7 @@ class Monitor:
         try:
             for data in receive_each(self._socket):
                 for message in netlink.decode_messages(data):
-                    if message.kind == neighbour.RTM_GETNEIGH:
+                    if message.kind == ndmsg.RTM_GETNEIGH:
                         self._note_miss(message, scope)
                         continue
                     found = _read_change(message, scope, own_fdb)
@@ -174,7 +174,7 @@ def describe_port(port: int) -> str:
 
 def _read_change(message: Message, scope: Scope, own_fdb: set[tuple[int, FdbEntry]]) -> set[Change]:
     match message.kind:
-        case neighbour.RTM_NEWNEIGH | neighbour.RTM_DELNEIGH:
+        case ndmsg.RTM_NEWNEIGH | ndmsg.RTM_DELNEIGH:
             return _read_neighbour_change(message, scope, own_fdb)
         case route.RTM_NEWROUTE | route.RTM_DELROUTE:
             return _read_route_change(message, scope)

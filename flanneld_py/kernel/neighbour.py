@@ -10,25 +10,18 @@ from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
 from flanneld_py.core.prefix import IPV4, IPV6
 from flanneld_py.kernel import netlink
 from flanneld_py.kernel.families import AF_BRIDGE, AF_INET, AF_OF, FAMILY_OF, encode_address
+from flanneld_py.kernel.ndmsg import NDA_DST, NDA_LLADDR, NDMSG, RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWNEIGH
 from flanneld_py.kernel.netlink import Message, Request
 
 if TYPE_CHECKING:
     from typing import Any
 
-RTM_NEWNEIGH = 28
-RTM_DELNEIGH = 29
-RTM_GETNEIGH = 30
-
-NDA_DST = 1
-NDA_LLADDR = 2
 _NDA_CACHEINFO = 3
 _NDA_IFINDEX = 8
 _NUD_PERMANENT = 0x80
 _NUD_FAILED = 0x20
 _NTF_SELF = 0x02
 _FAMILY_BY_SIZE = {4: 4, 16: 6}
-
-NDMSG = struct.Struct("=BxxxiHBB")
 
 _REPLACE = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
 

@@ -22,8 +22,8 @@ class VethEnd(NamedTuple):
     mac: bytes
 
 
-def encode_create(near: VethEnd, far: VethEnd, *, mtu: int, master: int, far_namespace: int) -> Request:
-    """Write the request that makes a pair: the near end up and a port of the bridge `master`, the far one down.
+def encode_create(near: VethEnd, far: VethEnd, *, mtu: int, far_namespace: int) -> Request:
+    """Write the request that makes a pair: the near end up, the far one down.
 
     `far_namespace` is a descriptor; `mtu` is of both ends in bytes, 0 leaves the kernel's default. The request fails
     with EEXIST if either name is taken, and then makes nothing.
@@ -45,7 +45,6 @@ def encode_create(near: VethEnd, far: VethEnd, *, mtu: int, master: int, far_nam
         0,
         netlink.encode_text(links.IFLA_IFNAME, near.name),
         netlink.encode_attribute(links.IFLA_ADDRESS, near.mac),
-        netlink.encode_u32(links.IFLA_MASTER, master),
         *both,
         netlink.encode_nested(
             links.IFLA_LINKINFO,

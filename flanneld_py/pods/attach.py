@@ -7,7 +7,7 @@ what a DEL finds: first the scratch file, then the addresses, then the device.
 from __future__ import annotations
 
 from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
-from flanneld_py.core.prefix import Prefix, format_address
+from flanneld_py.core.prefix import IPV6, Prefix, format_address
 from flanneld_py.pods import errors, guard, pod_link, scratch
 from flanneld_py.pods.bridge import ensure_bridge, ensure_gateways, random_mac, refuse_router_advertisements
 from flanneld_py.pods.bridge_conf import parse_bridge_conf
@@ -18,7 +18,7 @@ from flanneld_py.pods.masquerade import drop_masquerade, ensure_masquerade
 from flanneld_py.pods.result import Interface, PodRoute, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flanneld_py.kernel.link import Link
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from flanneld_py.pods.fields import Fields
     from flanneld_py.pods.invocation import Invocation
     from flanneld_py.pods.network_conf import NetworkConf
+    from flanneld_py.pods.pod_link import PodEnd
     from flanneld_py.pods.result import Dns, PodAddress
+
+    Announce = Callable[[PodEnd, Sequence[PodAddress]], None]
+    """Takes the container's end, has others hear of its addresses, and closes it."""
 
 
 class _Job(NamedTuple):
@@ -38,10 +42,25 @@ class _Job(NamedTuple):
     conf: BridgeConf
     namespace: int
     sock: NetlinkSocket
+    announce: Announce
     undo: list[Callable[[], None]]
 
 
-def attach(call: Invocation, network: NetworkConf, delegate: Fields, namespace: int, sock: NetlinkSocket) -> Result:
+def announce_at_once(end: PodEnd, pod: Sequence[PodAddress]) -> None:
+    """Be an `Announce` that is done when it returns. Raises OSError."""
+    end.announce(pod)
+    end.close()
+
+
+def attach(
+    call: Invocation,
+    network: NetworkConf,
+    delegate: Fields,
+    namespace: int,
+    sock: NetlinkSocket,
+    *,
+    announce: Announce = announce_at_once,
+) -> Result:
     """Wire a container to the bridge. `namespace` is its descriptor, `sock` speaks to the host's.
 
     Raises CniError, KernelError, OSError; then whatever was made is gone again.
@@ -52,7 +71,7 @@ def attach(call: Invocation, network: NetworkConf, delegate: Fields, namespace: 
     bridge = ensure_bridge(sock, conf)
     if conf.is_gateway:
         ensure_gateways(sock, bridge, conf.ipam.subnets, force=conf.force_address)
-    job = _Job(call, network, delegate, conf, namespace, sock, [])
+    job = _Job(call, network, delegate, conf, namespace, sock, announce, [])
     try:
         return _wire(job, bridge, _reserve(job, bridge), dns)
     except BaseException as error:
@@ -116,21 +135,33 @@ def _give_back(job: _Job, pod: tuple[PodAddress, ...]) -> None:
 
 
 def _wire(job: _Job, bridge: Link, pod: tuple[PodAddress, ...], dns: Dns) -> Result:
+    """Make the device and connect it; the container's first words, as it comes up, are for nobody.
+
+    The kernel says some for IPv6 whenever a device comes up (MLD, RFC 3810), and a bridge hands each to all its ports.
+    """
     call, conf = job.call, job.conf
     port = pod_link.create_pair(
-        job.sock, conf, bridge, job.namespace, Label(conf.ipam.store.network, call.container_id, call.ifname)
+        job.sock, conf, job.namespace, Label(conf.ipam.store.network, call.container_id, call.ifname)
     )
     job.undo.append(lambda: pod_link.delete_end(job.sock, port))
     refuse_router_advertisements(port)
     guard.ensure_guard(conf, port, pod)
     routes = conf.ipam.routes + (_default_routes(conf.ipam.routes, pod) if conf.is_default_gateway else ())
-    far = pod_link.configure(job.namespace, call.ifname, pod, routes, detects_duplicates=conf.detects_duplicates)
+    has_ipv6 = any(address.subnet.family == IPV6 for address in pod)
+    end = pod_link.open_end(job.namespace, call.ifname, has_ipv6=has_ipv6, detects_duplicates=conf.detects_duplicates)
+    job.undo.append(end.close)
+    if conf.detects_duplicates:  # the others are asked as the device comes up
+        pod_link.connect(job.sock, conf, bridge, port)
+    pod_link.configure(end, pod, routes, detects_duplicates=conf.detects_duplicates)
     if conf.ip_masq:
         held = [(address.subnet.family, address.address) for address in pod]
         job.undo.append(lambda: drop_masquerade(conf.ipam.store.network, call.container_id, held))
         ensure_masquerade(conf.ipam.store.network, call.container_id, pod)
+    pod_link.connect(job.sock, conf, bridge, port)
     near = pod_link.wait_until_forwarding(job.sock, port)
-    interfaces = (_describe(bridge), _describe(near), _describe(far, call.netns))
+    pod_link.learn(job.sock, bridge, end, pod)
+    job.announce(end, pod)
+    interfaces = (_describe(bridge), _describe(near), _describe(end.link, call.netns))
     place = len(interfaces) - 1
     return Result(interfaces, tuple(address._replace(interface=place) for address in pod), routes, dns)
 

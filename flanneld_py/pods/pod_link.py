@@ -1,12 +1,15 @@
-"""The container's device: a veth pair between the bridge and its namespace, with addresses and routes."""
+"""The container's device: a veth pair between the bridge and its namespace, with addresses and routes.
+
+What only an ADD needs is imported by it alone: a process of one call spends most of its time so.
+"""
 
 from __future__ import annotations
 
 import os
 
 from flanneld_py.core.errors import KernelError
-from flanneld_py.core.named_tuple import TYPE_CHECKING
-from flanneld_py.core.prefix import IPV6
+from flanneld_py.core.named_tuple import TYPE_CHECKING, NamedTuple
+from flanneld_py.core.prefix import IPV4
 from flanneld_py.kernel import address as addresses
 from flanneld_py.kernel import bridge as bridges
 from flanneld_py.kernel import device_route as routes
@@ -20,6 +23,7 @@ from flanneld_py.pods.errors import CniError
 from flanneld_py.pods.label import write_label
 
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Sequence
 
     from flanneld_py.kernel.link import Link
@@ -31,12 +35,57 @@ if TYPE_CHECKING:
 _NAME_TRIES = 10
 _PORT_WAITS = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 1.0, 0.0)
 """Seconds after each look at whether the port forwards; at the first look it nearly always does."""
+_RUNNING_WAITS = (0.001, 0.005, 0.02, 0.1)
 _DETECTION_LOOKS = 200
 _DETECTION_PAUSE = 0.05
 
 
-def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: int, label: Label) -> str:
+class PodEnd(NamedTuple):
+    """The container's end of a pair; `sock` speaks to its namespace, IPv6 addresses are announced by `advertiser`."""
+
+    sock: NetlinkSocket
+    link: Link
+    advertiser: _socket.socket | None
+
+    def announce(self, pod: Sequence[PodAddress]) -> None:
+        """Have others on the bridge, who may remember an earlier holder of the addresses, hear of this one.
+
+        Where the end is gone there is nobody to announce. Raises OSError.
+        """
+        from flanneld_py.kernel.announcement import advertise, encode_gratuitous_arp
+
+        ifindex, mac = self.link.ifindex, self.link.mac
+        for entry in pod:
+            if entry.subnet.family == IPV4:
+                self.sock.execute_batch(encode_gratuitous_arp(ifindex, entry.address))
+            elif self.advertiser is not None and self._is_running():
+                advertise(self.advertiser, ifindex, entry.address, mac)
+
+    def _is_running(self) -> bool:
+        """Say whether the kernel has seen that the other end is up; until then IPv6 has no route for multicasts here.
+
+        It looks when it is asked (since Linux 6.8), or within a moment. False if the end is gone. Raises KernelError.
+        """
+        import time
+
+        for seconds in _RUNNING_WAITS:
+            found = links.read_link_at(self.sock, self.link.ifindex)
+            if found is None or found.flags & links.IFF_RUNNING:
+                return found is not None
+            time.sleep(seconds)
+        return False
+
+    def close(self) -> None:
+        """Close the sockets, and so let go of the namespace."""
+        self.sock.close()
+        if self.advertiser is not None:
+            self.advertiser.close()
+
+
+def create_pair(sock: NetlinkSocket, conf: BridgeConf, namespace: int, label: Label) -> str:
     """Make the pair, the far end in the container's namespace; return the name of the near one, which bears the label.
+
+    That one is up, and no port of a bridge yet.
 
     Raises KernelError, CniError if the container has such a device already.
     """
@@ -44,15 +93,14 @@ def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: 
     far = veth.VethEnd(ifname, conf.mac or random_mac())
     for _ in range(_NAME_TRIES):
         near = veth.VethEnd(f"veth{os.urandom(4).hex()}", random_mac())
-        create = veth.encode_create(near, far, mtu=conf.mtu, master=bridge.ifindex, far_namespace=namespace)
-        options = bridges.encode_port_options(
-            near.name, hairpin=conf.hairpin, isolated=conf.isolated, alias=write_label(label)
-        )
-        failed = sock.execute_batch((create, options))
+        create = veth.encode_create(near, far, mtu=conf.mtu, far_namespace=namespace)
+        # Nobody would ever use it, and the kernel goes through those of all ports when a device goes.
+        without_address = links.encode_no_address_of_its_own(near.name)
+        failed = sock.execute_batch((create, links.encode_alias(near.name, write_label(label)), without_address))
         if 0 not in failed:
             if 1 in failed:
                 delete_end(sock, near.name)
-                raise KernelError(failed[1][0], f"set the bridge port options of {near.name}", failed[1][1])
+                raise KernelError(failed[1][0], f"label {near.name}", failed[1][1])
             return near.name
         error = KernelError(failed[0][0], f"create {ifname} in the container", failed[0][1])
         if not errnos.is_present(error):
@@ -62,6 +110,22 @@ def create_pair(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, namespace: 
     raise CniError(errors.INTERNAL, "no free name for a veth device was found")
 
 
+def connect(sock: NetlinkSocket, conf: BridgeConf, bridge: Link, port: str) -> None:
+    """Make the near end a port of the bridge. Raises KernelError."""
+    failed = sock.execute_batch(bridges.encode_port(port, bridge.ifindex, hairpin=conf.hairpin, isolated=conf.isolated))
+    if failed:
+        errno, reason = failed[min(failed)]
+        raise KernelError(errno, f"make {port} a port of the bridge {bridge.name}", reason)
+
+
+def learn(sock: NetlinkSocket, bridge: Link, end: PodEnd, pod: Sequence[PodAddress]) -> None:
+    """Have the host send to this holder of the addresses, should it remember an earlier one."""
+    from flanneld_py.kernel.announcement import encode_learn
+
+    mac = end.link.mac
+    sock.execute_batch([encode_learn(bridge.ifindex, entry.subnet.family, entry.address, mac) for entry in pod])
+
+
 def delete_end(sock: NetlinkSocket, name: str) -> None:
     """Delete a pair by the end that is where the socket is; having none is no error. Raises KernelError."""
     found = links.read_link(sock, name)
@@ -69,42 +133,49 @@ def delete_end(sock: NetlinkSocket, name: str) -> None:
         links.delete_link(sock, found.ifindex)
 
 
+def open_end(namespace: int, ifname: str, *, has_ipv6: bool, detects_duplicates: bool) -> PodEnd:
+    """Return the container's end, still down, with its settings. Raises KernelError, OSError."""
+    with InNamespace(namespace):
+        _set_sysctls(ifname, has_ipv6=has_ipv6, detects_duplicates=detects_duplicates)
+        advertiser = _open_advertiser() if has_ipv6 else None
+        sock = NetlinkSocket()
+    found = links.read_link(sock, ifname)
+    if found is None:
+        raise KernelError(19, f"configure {ifname}", "it vanished from the container")
+    return PodEnd(sock, found, advertiser)
+
+
+def _open_advertiser() -> _socket.socket | None:
+    from flanneld_py.kernel.announcement import open_advertiser
+
+    try:
+        return open_advertiser()
+    except PermissionError:  # who lacks CAP_NET_RAW; to be announced is a help, no need
+        return None
+
+
 def configure(
-    namespace: int,
-    ifname: str,
-    pod: Sequence[PodAddress],
-    pod_routes: Sequence[PodRoute],
-    *,
-    detects_duplicates: bool = False,
-) -> Link:
-    """Give the container's end its addresses and routes, bring it up, and return it. Raises KernelError.
+    end: PodEnd, pod: Sequence[PodAddress], pod_routes: Sequence[PodRoute], *, detects_duplicates: bool = False
+) -> None:
+    """Give the container's end its addresses and routes, and bring it up. Raises KernelError.
 
     With `detects_duplicates` the kernel asks around for each IPv6 address before it uses it, and this waits for it.
     """
-    with InNamespace(namespace):
-        has_ipv6 = any(address.subnet.family == IPV6 for address in pod)
-        _set_sysctls(ifname, has_ipv6=has_ipv6, detects_duplicates=detects_duplicates)
-        sock = NetlinkSocket()
-    with sock:
-        found = links.read_link(sock, ifname)
-        if found is None:
-            raise KernelError(19, f"configure {ifname}", "it vanished from the container")
-        # Neighbours that remember an earlier holder of the address hear at once of the new one.
-        requests = [links.encode_arp_notify(found.ifindex)]
-        requests += [
-            addresses.encode_add(
-                addresses.InterfaceAddress(found.ifindex, entry.subnet.family, entry.address, entry.subnet.length),
-                detects_duplicates=detects_duplicates,
-            )
-            for entry in pod
-        ]
-        requests.append(links.encode_set(found.ifindex, flags=links.IFF_UP))
-        if detects_duplicates:
-            _execute(sock, requests, [], ifname)
-            _wait_until_unique(sock, found)
-            requests = []
-        _execute(sock, requests, _list_routes(found.ifindex, pod, pod_routes), ifname)
-        return found
+    sock, device = end.sock, end.link
+    requests = [
+        addresses.encode_add(
+            addresses.InterfaceAddress(device.ifindex, entry.subnet.family, entry.address, entry.subnet.length),
+            detects_duplicates=detects_duplicates,
+        )
+        for entry in pod
+    ]
+    requests.append(links.encode_set(device.ifindex, flags=links.IFF_UP))
+    requests.append(links.encode_arp_notify(device.ifindex))
+    if detects_duplicates:
+        _execute(sock, requests, [], device.name)
+        _wait_until_unique(sock, device)
+        requests = []
+    _execute(sock, requests, _list_routes(device.ifindex, pod, pod_routes), device.name)
 
 
 def _wait_until_unique(sock: NetlinkSocket, device: Link) -> None:

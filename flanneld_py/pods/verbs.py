@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flanneld_py.kernel.netlink_socket import NetlinkSocket
+    from flanneld_py.pods.attach import Announce
     from flanneld_py.pods.detach import Later
     from flanneld_py.pods.fields import Fields
     from flanneld_py.pods.invocation import Invocation
@@ -31,12 +32,14 @@ class Daemon(NamedTuple):
     """What a daemon does otherwise than a process of one call.
 
     `require_paths` raises ElsewhereError where the caller has other folders at these paths than the daemon; `later`
-    takes the device that a DEL disconnected, deletes it, and then has the DEL completed; `outages` says what keeps
-    other nodes from containers here.
+    takes the device that a DEL disconnected, deletes it, and then has the DEL completed; `announce` takes the end of a
+    container that an ADD connected, and has others hear of it later; `outages` says what keeps other nodes from
+    containers here.
     """
 
     require_paths: Callable[[Sequence[str]], None]
     later: Later
+    announce: Announce
     outages: Callable[[], Sequence[str]]
 
 
@@ -119,9 +122,11 @@ def _add(call: Invocation, network: NetworkConf, namespace: int | None, server: 
         from flanneld_py.pods.foreign import add_by_other
 
         return add_by_other(call, network, delegate)
-    from flanneld_py.pods.attach import attach
+    from flanneld_py.pods.attach import announce_at_once, attach
 
-    return encode_result(attach(call, network, delegate, _required(namespace), server.sock), network.version)
+    announce = announce_at_once if server.daemon is None else server.daemon.announce
+    result = attach(call, network, delegate, _required(namespace), server.sock, announce=announce)
+    return encode_result(result, network.version)
 
 
 def _delete(call: Invocation, network: NetworkConf, namespace: int | None, server: Server) -> None:

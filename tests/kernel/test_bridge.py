@@ -29,9 +29,9 @@ def add_port(namespace, make_namespace, **options):
     def work(sock):
         master = link.read_link(sock, "br0").ifindex
         create = veth.encode_create(
-            veth.VethEnd("port0", LOW_MAC), veth.VethEnd("eth0", MAC), mtu=0, master=master, far_namespace=pod.fd
+            veth.VethEnd("port0", LOW_MAC), veth.VethEnd("eth0", MAC), mtu=0, far_namespace=pod.fd
         )
-        return sock.execute_batch((create, bridge.encode_port_options("port0", **options)))
+        return sock.execute_batch((create, *bridge.encode_port("port0", master, **options)))
 
     assert in_namespace(namespace, work) == {}
     return pod

@@ -8,7 +8,7 @@ import pytest
 from flanneld_py.core.entries import FdbEntry, Kind, Neighbour, Nexthop, Route, entry_key
 from flanneld_py.core.plan import Operation, order
 from flanneld_py.core.prefix import Prefix
-from flanneld_py.kernel import neighbour, nexthop, route
+from flanneld_py.kernel import ndmsg, neighbour, nexthop, route
 from flanneld_py.kernel.dataplane import Scope, apply_batch, digest_steps, read_steps
 from flanneld_py.kernel.monitor import Change, Monitor
 from tests.host import IPV4, IPV6, ONLINK, PERMANENT, SELF, mac, number, parse_prefix
@@ -266,16 +266,16 @@ def test_own_changes_are_not_reported(ours, watch):
     # Of a forwarding entry the kernel does not say who changed it.
     fdb = [entry for entry in ours.entries if isinstance(entry, FdbEntry)]
     ours.write()
-    assert watch({(neighbour.RTM_NEWNEIGH, entry) for entry in fdb}) == set()
+    assert watch({(ndmsg.RTM_NEWNEIGH, entry) for entry in fdb}) == set()
     ours.write()
-    assert watch({(neighbour.RTM_NEWNEIGH, entry) for entry in fdb}) == set()
+    assert watch({(ndmsg.RTM_NEWNEIGH, entry) for entry in fdb}) == set()
     ours.write(delete=True)
-    assert watch({(neighbour.RTM_DELNEIGH, entry) for entry in fdb}) == set()
+    assert watch({(ndmsg.RTM_DELNEIGH, entry) for entry in fdb}) == set()
 
 
 def test_fdb_changes_of_others_are_told_from_ours(ours, watch):
     fdb = ours.entries[0]
-    own = {(neighbour.RTM_NEWNEIGH, fdb)}
+    own = {(ndmsg.RTM_NEWNEIGH, fdb)}
     ours.write([fdb])
     ours.write([fdb._replace(remote=number("172.30.0.99"))], sock=ours.host.other)
     assert watch(own) == {Change.FDB}

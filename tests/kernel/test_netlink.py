@@ -13,6 +13,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from flanneld_py.core.entries import FdbEntry, Neighbour, Nexthop, Route
 from flanneld_py.core.prefix import IPV4, IPV6, Prefix, bits, format_address, make_address
 from flanneld_py.kernel import address, link, neighbour, netlink, nexthop, route
+from flanneld_py.kernel.ndmsg import RTM_NEWNEIGH
 from flanneld_py.kernel.netlink import Message, Request
 
 FAMILIES = st.sampled_from([IPV4, IPV6])
@@ -160,7 +161,7 @@ def test_we_read_pyroute2s_neighbours(family, data, ifindex, lladdr):
     message = ndmsg()
     message["family"], message["ifindex"], message["state"] = {IPV4: 2, IPV6: 10}[family], ifindex, 0x80
     message["attrs"] = [("NDA_LLADDR", lladdr.hex(":")), ("NDA_DST", format_address(family, value))]
-    decoded = written_by_pyroute2(message, neighbour.RTM_NEWNEIGH)
+    decoded = written_by_pyroute2(message, RTM_NEWNEIGH)
     assert neighbour.decode_neighbour(decoded) == Neighbour(ifindex, family, value, lladdr)
 
 

@@ -5,7 +5,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from flanneld_py.core.errors import KernelError
-from flanneld_py.kernel import bridge, link, netns, veth
+from flanneld_py.kernel import link, netns, veth
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
 
 pytestmark = pytest.mark.kernel
@@ -22,26 +22,23 @@ def read_link(name):
 
 
 def make(namespace, pod, mtu=1450):
-    """A bridge with a pair whose far end is in the pod; returns the bridge's index."""
+    """A pair whose far end is in the pod."""
 
     def work():
         with NetlinkSocket() as sock:
-            bridge.create_bridge(sock, "br0", MAC, 0)
-            master = link.read_link(sock, "br0").ifindex
-            request = veth.encode_create(NEAR, FAR, mtu=mtu, master=master, far_namespace=pod.fd)
+            request = veth.encode_create(NEAR, FAR, mtu=mtu, far_namespace=pod.fd)
             sock.execute(request, "create the pair")
-            return master
 
-    return namespace.run(work)
+    namespace.run(work)
 
 
 def test_both_ends_are_as_wanted_in_their_namespaces(namespace, make_namespace):
     pod = make_namespace()
-    master = make(namespace, pod)
+    make(namespace, pod)
     near = namespace.run(read_link, NEAR.name)
     far = pod.run(read_link, FAR.name)
     assert near.get_attr("IFLA_ADDRESS") == MAC.hex(":")
-    assert near.get_attr("IFLA_MASTER") == master
+    assert near.get_attr("IFLA_MASTER") is None
     assert near.get_attr("IFLA_MTU") == 1450
     assert near["flags"] & link.IFF_UP
     assert far.get_attr("IFLA_ADDRESS") == POD_MAC.hex(":")
@@ -81,7 +78,7 @@ def test_a_name_that_is_taken_in_the_pod_leaves_nothing(namespace, make_namespac
         with IPRoute() as reader:
             return {found.get_attr("IFLA_IFNAME") for found in reader.get_links()}
 
-    assert namespace.run(names) == {"lo", "br0"}
+    assert namespace.run(names) == {"lo"}
 
 
 def test_a_descriptor_of_something_else_is_refused(namespace, make_namespace):

@@ -23,7 +23,9 @@ def port(namespace, make_namespace):
 
     def set_up():
         with NetlinkSocket() as sock:
-            return pod_link.create_pair(sock, conf, ensure_bridge(sock, conf), pod.fd, LABEL)
+            name = pod_link.create_pair(sock, conf, pod.fd, LABEL)
+            pod_link.connect(sock, conf, ensure_bridge(sock, conf), name)
+            return name
 
     return namespace.run(set_up), pod
 
