@@ -32,6 +32,7 @@ def gateway(tmp_path, monkeypatch):
 
 
 def test_example_is_a_backend(gateway):
+    assert registry.backend_keys("gateway") == ("Gateway",)
     backend = make_backend("gateway", Gateway="172.30.0.1")
     assert encode_attrs(backend.publish(None, None, None)) == (
         '{"PublicIP":"172.30.0.12","PublicIPv6":null,"BackendType":"gateway"}'
