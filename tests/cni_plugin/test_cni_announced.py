@@ -42,17 +42,15 @@ def hear(wire, *wanted):
     """Read until all that is wanted has been announced; a time-out ends it."""
     missing = set(wanted)
     while missing:
-        try:
-            missing.discard(announced_by(wire.recv(2048)))
-        except TimeoutError:
-            raise AssertionError(missing) from None
+        missing.discard(announced_by(wire.recv(2048)))
 
 
 def neighbours(device):
     with IPRoute() as reader:
         index = reader.link_lookup(ifname=device)[0]
-        found = {entry.get_attr("NDA_DST"): entry.get_attr("NDA_LLADDR") for entry in reader.get_neighbours()}
-        return {address: found.get(address) for address in NEXT} if index else {}
+        entries = [entry for entry in reader.get_neighbours() if entry["ifindex"] == index]
+        found = {entry.get_attr("NDA_DST"): entry.get_attr("NDA_LLADDR") for entry in entries}
+        return {address: found.get(address) for address in NEXT}
 
 
 def remember(device):
@@ -94,10 +92,7 @@ def test_whoever_remembers_an_earlier_holder_of_the_addresses_learns_of_the_new_
     mac = add_next(node)
     wanted = dict.fromkeys(NEXT, mac)
     assert node.host.run(neighbours, BRIDGE) == wanted
-    try:
-        wait_until(lambda: pod.run(neighbours, "eth0") == wanted, 3)
-    except AssertionError:
-        raise AssertionError(pod.run(neighbours, "eth0"), wanted) from None
+    wait_until(lambda: pod.run(neighbours, "eth0") == wanted)
 
 
 def test_a_daemon_that_ends_announces_what_is_left(ringing_node):
@@ -106,7 +101,6 @@ def test_a_daemon_that_ends_announces_what_is_left(ringing_node):
     with pod.run(listen) as wire:
         result = node.call("ADD", "c2", node.make_pod().path)
         node.stop_daemon()
-        wire.setblocking(False)
         hear(wire, (NEXT[0], result["interfaces"][-1]["mac"]))
 
 
