@@ -68,9 +68,13 @@ def attach(
     conf = parse_bridge_conf(delegate, call.args)
     conf = conf._replace(mac=conf.mac or random_mac())
     dns = _read_dns(conf)
-    bridge = ensure_bridge(sock, conf)
+    bridge, is_new = ensure_bridge(sock, conf)
     if conf.is_gateway:
         ensure_gateways(sock, bridge, conf.ipam.subnets, force=conf.force_address)
+    if is_new:
+        from flanneld_py.pods.rejoin import rejoin
+
+        rejoin(sock, conf, bridge)
     job = _Job(call, network, delegate, conf, namespace, sock, announce, [])
     try:
         return _wire(job, bridge, _reserve(job, bridge), dns)

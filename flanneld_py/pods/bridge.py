@@ -32,11 +32,24 @@ def random_mac() -> bytes:
     return bytes((mac[0] & 0xFE | 0x02,)) + mac[1:]
 
 
-def ensure_bridge(sock: NetlinkSocket, conf: BridgeConf) -> Link:
-    """Have the bridge, up, with the wanted MTU. Raises KernelError, CniError if the name is another device's."""
+def _lasting_mac(subnets: tuple[Prefix, ...]) -> bytes:
+    """Return a MAC that no other node's bridge has and a bridge made anew has again, made of the gateway's address."""
+    if not subnets:
+        return random_mac()
+    gateway = gateway_of(subnets[0])
+    folded = gateway ^ gateway >> 32 ^ gateway >> 64 ^ gateway >> 96
+    return b"\x0a\x58" + (folded & 0xFFFFFFFF).to_bytes(4, "big")
+
+
+def ensure_bridge(sock: NetlinkSocket, conf: BridgeConf) -> tuple[Link, bool]:
+    """Have the bridge, up, with the wanted MTU; say whether it is a new one.
+
+    Raises KernelError, CniError if the name is another device's.
+    """
     found = links.read_link(sock, conf.bridge)
+    is_new = found is None
     if found is None:
-        bridges.create_bridge(sock, conf.bridge, random_mac(), conf.mtu)
+        bridges.create_bridge(sock, conf.bridge, _lasting_mac(conf.ipam.subnets), conf.mtu)
         refuse_router_advertisements(conf.bridge)
         found = links.read_link(sock, conf.bridge)
     if found is None or found.kind != bridges.KIND:
@@ -52,7 +65,7 @@ def ensure_bridge(sock: NetlinkSocket, conf: BridgeConf) -> Link:
     if attributes or found.flags & wanted_flags != wanted_flags:
         request = links.encode_set(found.ifindex, *attributes, flags=wanted_flags)
         sock.execute(request, f"bring up the bridge {conf.bridge}")
-    return found._replace(mtu=conf.mtu or found.mtu)
+    return found._replace(mtu=conf.mtu or found.mtu), is_new
 
 
 def refuse_router_advertisements(device: str) -> None:

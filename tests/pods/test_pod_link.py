@@ -24,7 +24,7 @@ def port(namespace, make_namespace):
     def set_up():
         with NetlinkSocket() as sock:
             name = pod_link.create_pair(sock, conf, pod.fd, LABEL)
-            pod_link.connect(sock, conf, ensure_bridge(sock, conf), name)
+            pod_link.connect(sock, conf, ensure_bridge(sock, conf)[0], name)
             return name
 
     return namespace.run(set_up), pod
