@@ -85,11 +85,11 @@ test-full: venv ## what takes longer than make test allows
 	@# The tests have no network, which the libraries of the package and of the image come by.
 	@$(MAKE) --no-print-directory --keep-going -j3 deb image wheels || \
 	  echo "what could not be built is not tested: see above"
-	@$(SANDBOX) $(BIN)/python -m pytest -m full
+	@$(PYTEST) -m full
 
 test-kubernetes: venv kubernetes ## the tests on a real Kubernetes
 	@$(MAKE) --no-print-directory image || echo "the DaemonSet is not tested: see above"
-	@$(SANDBOX) $(BIN)/python -m pytest -m kubernetes
+	@$(PYTEST) -m kubernetes
 
 kubernetes: $(KUBE_PROGRAMS)/kubernetes ## build Kubernetes' own programs to test against (needs go; 8 minutes, once)
 
