@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from flanneld_py.kernel.barriers import Barrier
-    from flanneld_py.kernel.veth import NearEnd
 
 _PATIENCE = 10.0
 """Seconds for a program that lists firewall rules."""
+_CALL = 0.3
+"""Seconds after which the device of a CNI call in progress is on its bridge, or gone."""
 _ASKED_ABOUT = 100
 """Peers of whom it is asked whether their packets are let in; firewalls tell them apart by a few prefixes at most."""
 
@@ -125,7 +126,7 @@ def read_facts(options: argparse.Namespace) -> Facts:
     try:
         view = read_node_view(sock)
         resolved = _count_resolved(sock)
-        unbridged = _find_unbridged(read_near_ends(sock))
+        unbridged = _read_unbridged(sock)
     finally:
         sock.close()
     store: Mapping[str, Any] = (daemon or {}).get("store", {})
@@ -278,8 +279,14 @@ def _read_conflists(folder: Path) -> dict[str, str] | None:
     return {path.name: path.read_text(errors="replace") for path in files if path.is_file()}
 
 
-def _find_unbridged(ends: Sequence[NearEnd]) -> frozenset[int]:
-    return frozenset(end.ifindex for end in ends if not end.master and read_label(end.alias))
+def _read_unbridged(sock: NetlinkSocket) -> frozenset[int]:
+    def look() -> frozenset[int]:
+        return frozenset(end.ifindex for end in read_near_ends(sock) if not end.master and read_label(end.alias))
+
+    found = look()
+    if found:
+        time.sleep(_CALL)
+    return found & look()
 
 
 def _count_resolved(sock: NetlinkSocket) -> dict[int, int]:
