@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from flanneld_py.agent.on_demand import OnDemand
     from flanneld_py.agent.options import Options
+    from flanneld_py.agent.pod_service import PodService
     from flanneld_py.agent.prober import Prober
     from flanneld_py.core.prefix import Prefix
     from flanneld_py.kernel.device import Device
@@ -113,7 +114,7 @@ async def _run(options: Options) -> None:
         stack.enter_context(await wait_for_claim("subnet file", claim))
         status = NodeStatus()
         metrics = MetricsPage()
-        entrances = await open_entrances(stack, options, status, metrics)
+        entrances, pods = await open_entrances(stack, options, status, metrics)
         sock = stack.enter_context(NetlinkSocket())
         store = _open_store(options.store, rng)
         stack.push_async_callback(store.close)
@@ -164,6 +165,7 @@ async def _run(options: Options) -> None:
             group.create_task(remove_former(sock, former, reconciler.synced), name="former backend")
             group.create_task(follower.run(reconciler.underlay_changed, reconciler.identity_taken), name="follower")
             group.create_task(keep_entrances(entrances), name="entrances")
+            group.create_task(_expect_pods(pods, reconciler), name="pods")
             group.create_task(tell_watchdog(lambda: not status.health()[1]), name="watchdog")
             group.create_task(_tell_store(store, reconciler, rng), name="announce to the store")
 
@@ -263,6 +265,13 @@ def _nets(node: Node) -> list[tuple[Prefix, Prefix]]:
     """Return each network with our own subnet in it."""
     own = {subnet.family: subnet for subnet in node.held.lease.subnets}
     return [(part.network, own[part.network.family]) for part in node.config.ranges if part.network.family in own]
+
+
+async def _expect_pods(pods: PodService | None, reconciler: Reconciler) -> None:
+    """Prepare for the first pod, once it can come."""
+    await reconciler.synced.wait()
+    if pods is not None:
+        await pods.prepare()
 
 
 async def _tell_store(store: SubnetManager, reconciler: Reconciler, rng: random.Random) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from flanneld_py.agent.metrics_page import MetricsPage
     from flanneld_py.agent.options import Options
+    from flanneld_py.agent.pod_service import PodService
     from flanneld_py.agent.status import NodeStatus
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,12 @@ class Entrance(Protocol):
 
 async def open_entrances(
     stack: AsyncExitStack, options: Options, status: NodeStatus, metrics: MetricsPage
-) -> list[Entrance]:
-    """Answer about health and status from the beginning: what is waited for can be asked."""
+) -> tuple[list[Entrance], PodService | None]:
+    """Answer about health and status from the beginning: what is waited for can be asked.
+
+    Returns all that is to be kept, and what serves the CNI plugin, where that is served.
+    """
+    pods = None
     metrics.add("status", status)
     root = logging.getLogger()
     root.addHandler(status.recent)
@@ -64,7 +69,7 @@ async def open_entrances(
         pages = {"/metrics": Page(CONTENT_TYPE, metrics.encode)}
         health = await serve_health(options.healthz_ip, options.healthz_port, reports, pages)
         stack.callback(health.close)
-    return entrances
+    return entrances, pods
 
 
 async def keep_entrances(entrances: Sequence[Entrance], *, check_seconds: float = _CHECK_SECONDS) -> None:

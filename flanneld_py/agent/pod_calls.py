@@ -75,6 +75,13 @@ class PodCalls:
         self._turns = _Turns()
         self._namespace = identify_own()
 
+    @staticmethod
+    def prepare() -> None:
+        """Import what the first ADD would: with the bridge that it makes, it is the longest call anyhow."""
+        import flanneld_py.kernel.announcement
+        import flanneld_py.pods.attach
+        import flanneld_py.pods.rejoin  # noqa: F401
+
     def take_turn(self, request: Request) -> AbstractContextManager[None]:
         """Wait for other calls of the container to end, and have those that come later wait until the context is left.
 
@@ -129,9 +136,11 @@ class PodCalls:
         except CniError as error:
             if error.code == errors.TRY_AGAIN_LATER:  # the plugin's process waits for a while, a worker must not
                 raise ElsewhereError from error
-            if error.code != errors.PLUGIN_NOT_AVAILABLE or not (self._reaper.wait_for_all() or was_busy):
+            may_be_in_the_way = call.verb == "ADD" or error.code == errors.PLUGIN_NOT_AVAILABLE
+            if not may_be_in_the_way or not (self._reaper.wait_for_all() or was_busy):
                 raise
-        return perform(call, container, server)  # addresses have come back since
+        # What DELs left is gone since: their addresses, and the devices in namespaces that are used again.
+        return perform(call, container, server)
 
 
 def _log_call(request: Request, outcome: str) -> None:

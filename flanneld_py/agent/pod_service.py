@@ -7,7 +7,7 @@ How a call comes in by the door, `pod_door` describes; how by the socket, `pod_r
     standard output
 
 A connection that ends before the first byte means that nothing was or will be done. What is done of a call is the
-business of `pod_calls`, which is imported with the first one: most of the daemon's life there is none.
+business of `pod_calls`, which is imported when the node is ready for pods: until then nothing else may wait for it.
 """
 
 from __future__ import annotations
@@ -110,6 +110,10 @@ class PodService:
             self._listening.close(deadline)
         if self._calls is not None:
             self._calls.close(max(0.0, deadline - time.monotonic()))
+
+    async def prepare(self) -> None:
+        """Have ready what the first call would have to wait for."""
+        await asyncio.to_thread(lambda: self._require_calls().prepare())
 
     def stands(self) -> bool:
         """Say whether who goes by the path, or by the door beside it, comes to us."""
