@@ -27,7 +27,8 @@ def send_steadily(address):
                 sys.stdout.flush()
                 due = time.monotonic()
         receive(opened, arrived, DRAIN)
-    sys.stdout.write(f"lost {sent - len(arrived)} of {sent}\n")
+    missing = sorted(set(range(sent)) - arrived)
+    sys.stdout.write(f"lost {len(missing)} of {sent}: {missing[:20]}\n")
 
 
 def receive(opened, arrived, patience):

@@ -45,18 +45,25 @@ def steady_packets(lab):
     script, steady = HERE / "probe.py", HERE / "steady.py"
     names = {node: address for address, node in pods_of(lab).items()}
     pods = {json.loads(file.read_text())["node"]: file.stem for file in (lab.root / "pods").glob("*.json")}
-    server = lab.start("exec", pods["n3"], "--", sys.executable, script, "serve")
-    sender = lab.start("exec", pods["n1"], "--", sys.executable, steady, names["n3"], stdin=subprocess.PIPE)
-    try:
+    with running(lab, pods["n3"], script, "serve") as server:
+        # Whoever sends before that is refused.
         assert server.stdout.readline() == "serving\n"
-        assert sender.stdout.readline() == "sending\n"
-        yield
-        told, _ = sender.communicate(timeout=60)
-        assert told.startswith("lost 0 of "), told
+        with running(lab, pods["n1"], steady, names["n3"], stdin=subprocess.PIPE) as sender:
+            assert sender.stdout.readline() == "sending\n"
+            yield
+            told, _ = sender.communicate(timeout=60)
+            assert told.startswith("lost 0 of "), told
+
+
+@contextmanager
+def running(lab, pod, *command, **how):
+    """A Python script in a pod, which ends with this."""
+    process = lab.start("exec", pod, "--", sys.executable, *command, **how)
+    try:
+        yield process
     finally:
-        for process in (sender, server):
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.communicate()
 
 
 def test_ipip_is_the_pods_packet_in_another_one(lab):
