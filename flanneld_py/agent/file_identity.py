@@ -15,7 +15,11 @@ FileIdentity = tuple[int, int]
 def identify(path: Path) -> FileIdentity | None:
     """Return what tells the file at a path from all others; None if there is none."""
     try:
-        found = os.lstat(path)
+        return identity_of(os.lstat(path))
     except OSError:
         return None
+
+
+def identity_of(found: os.stat_result) -> FileIdentity:
+    """Return what tells a file from all others."""
     return found.st_dev, found.st_ino

@@ -14,6 +14,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from flanneld_py.agent.file_identity import identity_of
 from flanneld_py.agent.pod_herald import PodHerald
 from flanneld_py.agent.pod_reaper import PodReaper
 from flanneld_py.kernel.netlink_socket import NetlinkSocket
@@ -168,7 +169,7 @@ class _Folders(NamedTuple):
 
     def require_same(self, paths: Sequence[str]) -> None:
         """Raise ElsewhereError unless each path leads the caller and the daemon to the same place."""
-        has_same_root = _identity(os.stat("/")) == _identity(os.fstat(self.root))  # noqa: PTH116 - beside fstat
+        has_same_root = identity_of(os.stat("/")) == identity_of(os.fstat(self.root))  # noqa: PTH116 - beside fstat
         for path in paths:
             if not path.startswith("/") or "\0" in path or not self._is_same(path, has_same_root=has_same_root):
                 raise ElsewhereError
@@ -197,10 +198,6 @@ class _Folders(NamedTuple):
 
 def _look(path: str, folder: int | None) -> tuple[int, int] | None:
     try:
-        return _identity(os.stat(path, dir_fd=folder))
+        return identity_of(os.stat(path, dir_fd=folder))
     except OSError:
         return None
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino

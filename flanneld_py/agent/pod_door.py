@@ -24,7 +24,7 @@ import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from flanneld_py.agent.file_identity import identify
+from flanneld_py.agent.file_identity import identify, identity_of
 from flanneld_py.agent.pod_request import Request
 from flanneld_py.kernel.pipes import peek_pipe
 
@@ -82,7 +82,7 @@ class Door:
             file.unlink(missing_ok=True)
         os.mkfifo(fresh, 0o600)
         self._fifo = os.open(fresh, os.O_RDWR | os.O_CLOEXEC)
-        self._identity = _identity(os.fstat(self._fifo))
+        self._identity = identity_of(os.fstat(self._fifo))
         fresh.rename(path)
         self._owner.symlink_to(f"/proc/{os.getpid()}/fd/{self._fifo}")
 
@@ -161,7 +161,7 @@ class Door:
         """Say whether a process of root's has this FIFO open for writing; its path alone (O_PATH) anybody can open."""
         found, link = os.stat("fd/6", dir_fd=process), os.lstat("fd/6", dir_fd=process)
         may_write = link.st_mode & stat.S_IWUSR
-        return bool(may_write) and _identity(found) == self._identity and os.fstat(process).st_uid == 0
+        return bool(may_write) and identity_of(found) == self._identity and os.fstat(process).st_uid == 0
 
 
 def _read_environment(descriptor: int) -> dict[bytes, bytes] | None:
@@ -171,7 +171,3 @@ def _read_environment(descriptor: int) -> dict[bytes, bytes] | None:
     environment = {key: value for key, _, value in pairs}
     is_whole = len(text) < _LARGEST_ENVIRONMENT
     return environment if is_whole and environment.get(b"CNI_COMMAND") in _VERBS else None
-
-
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino

@@ -302,11 +302,3 @@ def test_an_address_is_given_again_when_its_device_is_gone_and_then_at_once(serv
     assert node.held() == []
     assert node.host.run(names) == {"lo", "cni0"}
     assert "is left to the plugin" not in node.log.read_text()
-
-
-def test_a_namespace_is_given_to_another_container_at_once(served_node):
-    node = served_node
-    pod = node.make_pod()
-    for index in range(5):
-        node.call("ADD", f"c{index}", pod.path)
-        assert node.call("DEL", f"c{index}", pod.path) is None
